@@ -1,0 +1,55 @@
+"""Read utterances as S3PRL's upstreams want them: one channel, 16 kHz, float32."""
+
+import logging
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from s3prl_interfaces.errors import DataError
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16000
+
+# Shared with the loader's worker processes, so that a whole corpus of another rate is mentioned once.
+_told_rate = multiprocessing.Value("b", 0)
+_told_channels = multiprocessing.Value("b", 0)
+
+
+def load_audio(path: Path) -> np.ndarray:
+    """Read one audio file.
+
+    Another sample rate is resampled and several channels are averaged; either is said once.
+
+    Returns:
+        (samples,) float32 at 16 kHz, in [-1, 1].
+
+    Raises:
+        DataError: the file is missing, cannot be decoded, or holds no samples.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
+        reason = "it does not exist" if not path.exists() else str(error)
+        raise DataError(f"Audio file {path} cannot be read: {reason}.") from error
+    if not len(samples):
+        raise DataError(f"Audio file {path} holds no samples.")
+    if samples.shape[1] > 1:
+        _tell_once(_told_channels, "%s has %d channels: they are averaged, here and below.", path, samples.shape[1])
+    wav = samples.mean(axis=1)
+    if rate != SAMPLE_RATE:
+        _tell_once(_told_rate, "%s has %d samples a second: resampled to 16000, here and below.", path, rate)
+        wav = torchaudio.functional.resample(torch.from_numpy(wav), rate, SAMPLE_RATE).numpy()
+    return wav
+
+
+def _tell_once(told: Any, message: str, *details: object) -> None:
+    with told.get_lock():
+        if not told.value:
+            told.value = 1
+            log.warning(message, *details)

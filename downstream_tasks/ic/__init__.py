@@ -1,0 +1,1 @@
+"""SUPERB's intent classification (IC) on Fluent Speech Commands."""

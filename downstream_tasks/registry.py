@@ -1,0 +1,69 @@
+"""Tasks by name: ours by SUPERB's and by S3PRL's name, and S3PRL's own."""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+
+from torch import nn
+
+from s3prl_interfaces.errors import ConfigError, unknown_name
+from s3prl_interfaces.s3prl_compat import prepare
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of ours."""
+
+    name: str
+    """SUPERB's abbreviation, our folder and config name."""
+    s3prl_name: str
+    """What S3PRL calls it (``-d``)."""
+    description: str
+
+
+TASKS = (Task("ic", "fluent_commands", "intent classification, Fluent Speech Commands, accuracy"),)
+
+_BY_NAME = {name: task for task in TASKS for name in (task.name, task.s3prl_name)}
+
+
+def is_ours(name: str) -> bool:
+    """Whether the task is one of ours, by either name."""
+    return name in _BY_NAME
+
+
+def canonical_name(name: str) -> str:
+    """SUPERB's name of a task of ours; S3PRL's own tasks keep theirs."""
+    return _BY_NAME[name].name if name in _BY_NAME else name
+
+
+def default_config(name: str | None) -> str:
+    """The config that a task runs with when none is given.
+
+    Raises:
+        ConfigError: there is none: no task is named, or it is S3PRL's own.
+    """
+    if name is None:
+        raise ConfigError("Which task? Give it with `-d NAME` (see `s3prl-interfaces list tasks`).")
+    load_expert(name)  # an unknown name is the likelier mistake
+    if not is_ours(name):
+        raise ConfigError(f"S3PRL's task `{name}` needs its config: give it with `-c FILE.yaml`.")
+    return f"configs/{canonical_name(name)}.yaml"
+
+
+def load_expert(name: str) -> type[nn.Module]:
+    """The ``DownstreamExpert`` class of a task.
+
+    Raises:
+        ConfigError: no task of ours or of S3PRL's has this name, or S3PRL's cannot be imported.
+    """
+    if is_ours(name):
+        module = f"downstream_tasks.{canonical_name(name)}.expert"
+        return importlib.import_module(module).DownstreamExpert
+    prepare()
+    module = f"s3prl.downstream.{name}.expert"
+    if not name.isidentifier() or importlib.util.find_spec(f"s3prl.downstream.{name}") is None:
+        raise ConfigError(unknown_name("task", name, _BY_NAME) + " S3PRL's own tasks can be named too.")
+    try:
+        return importlib.import_module(module).DownstreamExpert
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"S3PRL's task `{name}` cannot be imported: {error}.") from error
