@@ -1,0 +1,221 @@
+"""The command line: parses, calls, prints."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from s3prl_interfaces import __version__
+from s3prl_interfaces.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LISTS = ("interfaces", "tasks", "upstreams", "configs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``s3prl-interfaces``; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="s3prl-interfaces", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_run, _add_list, _add_mini_superb, _add_leaderboard):
+        add(commands)
+    return _call(parser, arguments)
+
+
+def run_downstream(arguments: Sequence[str] | None = None) -> int:
+    """Run ``scripts/run_downstream.py``: the same as ``s3prl-interfaces run``."""
+    parser = argparse.ArgumentParser(prog="run_downstream.py", description=_RUN_DESCRIPTION)
+    _fill_run(parser)
+    return _call(parser, arguments)
+
+
+def _call(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    verbose = bool(getattr(options, "verbose", False))
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from s3prl_interfaces.runner.logs import log_to_terminal
+
+    log_to_terminal(verbose)
+    try:
+        with logging_redirect_tqdm():
+            command(options)
+    except UserError as error:
+        if verbose:
+            log.exception("")
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; continue a run with `-a`\n")
+        return 130
+    except BrokenPipeError:  # `... | head`
+        sys.stderr.close()
+    return 0
+
+
+_RUN_DESCRIPTION = "Train, evaluate or use one task on one upstream through one interface, with S3PRL's flags."
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("run", help="train, evaluate or use (the same as scripts/run_downstream.py)")
+    parser.description = _RUN_DESCRIPTION
+    _fill_run(parser)
+
+
+def _fill_run(parser: argparse.ArgumentParser) -> None:
+    """S3PRL's flags (``s3prl/run_downstream.py``), and ours."""
+    what = parser.add_argument_group("what to run")
+    what.add_argument("-m", "--mode", choices=("train", "evaluate", "inference"), required=True)
+    what.add_argument("-u", "--upstream", help="a name of S3PRL's hub, FILE.py:FACTORY or package.module:FACTORY")
+    what.add_argument("-d", "--downstream", help="the task, by SUPERB's or S3PRL's name")
+    what.add_argument("-v", "--downstream_variant", help="a variant of the task, handed to it")
+    what.add_argument("--interface", nargs="+", default=[], metavar="NAME", help="how the layers are combined")
+    what.add_argument(
+        "-c",
+        "--config",
+        nargs="+",
+        default=[],
+        metavar="YAML",
+        help="merged left to right; default configs/<task>.yaml",
+    )
+    what.add_argument(
+        "-o", "--override", metavar="config.a.b=VALUE,,args.x=VALUE", help="applied last; values are YAML"
+    )
+    what.add_argument(
+        "-t",
+        "--evaluate_split",
+        default="test",
+        help="evaluate: the split; inference: an audio file or a folder",
+    )
+    place = parser.add_argument_group("where, and from what")
+    place.add_argument("-n", "--expname", help="the run's folder is result/downstream/EXPNAME")
+    place.add_argument("-p", "--expdir", help="the run's folder")
+    place.add_argument("-a", "--auto_resume", action="store_true", help="continue if the folder holds a checkpoint")
+    place.add_argument("-e", "--past_exp", metavar="CKPT|DIR", help="continue this run, with its arguments and config")
+    place.add_argument("-i", "--init_ckpt", metavar="CKPT", help="start from these weights")
+    upstream = parser.add_argument_group("upstream")
+    upstream.add_argument("-k", "--upstream_ckpt", metavar="FILE", help="the upstream's own checkpoint")
+    upstream.add_argument("-g", "--upstream_model_config", metavar="FILE", help="the upstream's own config")
+    upstream.add_argument("-r", "--upstream_refresh", action="store_true", help="download it again")
+    upstream.add_argument("-f", "--upstream_trainable", action="store_true", help="fine-tune it")
+    upstream.add_argument("-s", "--upstream_feature_selection", default="hidden_states", help="key of its output")
+    upstream.add_argument("-l", "--upstream_layer_selection", type=int, help="use this one layer (0-based)")
+    upstream.add_argument(
+        "--upstream_feature_normalize", action="store_true", help="layer-normalise each hidden state first"
+    )
+    upstream.add_argument(
+        "--hub",
+        default="torch",
+        choices=("torch", "huggingface"),
+        help="huggingface RUNS CODE of the repository",
+    )
+    upstream.add_argument("--upstream_model_name", default="model.pt", help="checkpoint in a huggingface repository")
+    upstream.add_argument("--upstream_revision", help="revision of a huggingface repository")
+    upstream.add_argument("--cache_dir", help="where S3PRL keeps downloads")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--seed", type=int, default=1337)
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    machine.add_argument("--disable_cudnn", action="store_true")
+    machine.add_argument("--verbose", action="store_true", help="show tracebacks and details")
+    unsupported = parser.add_argument_group("S3PRL's, not supported yet")
+    unsupported.add_argument("--backend", default="nccl", help=argparse.SUPPRESS)
+    unsupported.add_argument("--local_rank", "--local-rank", type=int, help="training on several GPUs")
+    unsupported.add_argument(
+        "--push_to_hf_hub", type=_truth, default=False, nargs="?", const=True, help="upload after training"
+    )
+    unsupported.add_argument("--hf_hub_org", help=argparse.SUPPRESS)
+    parser.set_defaults(command=_run)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in ("true", "yes", "1"):
+        return True
+    if text.lower() in ("false", "no", "0", "none"):
+        return False
+    raise argparse.ArgumentTypeError(f"must be true or false, but is {text!r}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from s3prl_interfaces.runner import RunArguments, run
+
+    run(RunArguments(**{key: value for key, value in vars(options).items() if key != "command"}))
+
+
+def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("list", help="what there is to choose from")
+    parser.add_argument("what", choices=LISTS)
+    parser.set_defaults(command=_list)
+
+
+def _list(options: argparse.Namespace) -> None:
+    for line in {"interfaces": _interfaces, "tasks": _tasks, "upstreams": _upstreams, "configs": _configs}[
+        options.what
+    ]():
+        sys.stdout.write(f"{line}\n")
+
+
+def _interfaces() -> list[str]:
+    from s3prl_interfaces.interfaces import get_spec, interface_options, list_interfaces
+
+    lines = []
+    for name in list_interfaces():
+        options = ", ".join(f"{option}={default}" for option, default in interface_options(name).items())
+        lines += [f"{name:22}{get_spec(name).description}", f"{'':22}options: {options or 'none'}"]
+    return lines
+
+
+def _tasks() -> list[str]:
+    from downstream_tasks.registry import TASKS
+
+    return [f"{task.name:6}{task.s3prl_name:18}{task.description}" for task in TASKS]
+
+
+def _upstreams() -> list[str]:
+    from s3prl_interfaces.upstream import list_upstreams
+
+    return list_upstreams()
+
+
+def _configs() -> list[str]:
+    from s3prl_interfaces.runner.config import list_configs
+
+    return list_configs()
+
+
+def _add_mini_superb(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("mini-superb", help="make small synthetic corpora in the real corpora's layouts")
+    parser.add_argument("dir", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(command=_mini_superb)
+
+
+def _mini_superb(options: argparse.Namespace) -> None:
+    from s3prl_interfaces.mini_superb import make_mini_superb
+
+    for corpus in make_mini_superb(options.dir, seed=options.seed):
+        sys.stdout.write(f"{corpus}\n")
+
+
+def _add_leaderboard(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from s3prl_interfaces.results import DEFAULT_BASELINE, FORMATS
+
+    parser = commands.add_parser("leaderboard", help="compare the runs below one or more folders")
+    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
+    parser.add_argument("--baseline", default=DEFAULT_BASELINE, metavar="INTERFACE", help="differences are to it")
+    parser.add_argument("--format", default="table", choices=FORMATS)
+    parser.set_defaults(command=_leaderboard)
+
+
+def _leaderboard(options: argparse.Namespace) -> None:
+    from s3prl_interfaces.results import build_leaderboard, load_results, render_leaderboard
+
+    board = build_leaderboard(load_results(options.dirs), options.baseline)
+    in_terminal = sys.stdout.isatty()
+    sys.stdout.write(render_leaderboard(board, options.format, color=in_terminal).rstrip("\n") + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

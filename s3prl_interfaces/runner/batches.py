@@ -1,0 +1,48 @@
+"""A split's batches, as S3PRL's task heads hand them out."""
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3prl_interfaces.errors import ConfigError, UserError
+
+
+def split_loader(head: Any, split: str, epoch: int | None = None) -> Any:
+    """A task head's loader of a split: each batch is ``(wavs, *others)``.
+
+    S3PRL's experts may or may not take ``epoch``, and answer an unknown split in different ways.
+
+    Raises:
+        ConfigError: the task has no such split, or the split has no utterance.
+    """
+    takes_epoch = epoch is not None and "epoch" in inspect.signature(head.get_dataloader).parameters
+    try:
+        loader = head.get_dataloader(split, epoch=epoch) if takes_epoch else head.get_dataloader(split)
+    except (AttributeError, KeyError) as error:
+        raise ConfigError(f"The task has no split `{split}` ({type(error).__name__}: {error}).") from error
+    if loader is None or len(loader) == 0:
+        raise ConfigError(f"Split `{split}` is unknown to the task, or has no utterances.")
+    return loader
+
+
+def iterate(loader: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    """The loader's batches; a user's mistake found in a worker process keeps its one-line message.
+
+    PyTorch hands a worker's exception over as its type with the worker's traceback for a message.
+    """
+    try:
+        yield from loader
+    except UserError as error:
+        marker = f"{type(error).__name__}: "
+        text = str(error).strip()
+        if text.startswith("Caught ") and marker in text:
+            raise type(error)(text.rsplit(marker, 1)[1]) from error
+        raise
+
+
+def to_device(wavs: Sequence[Any], device: torch.device) -> list[Tensor]:
+    """Utterances as float32 tensors (samples,) on ``device``."""
+    return [torch.as_tensor(wav, dtype=torch.float32).to(device, non_blocking=True) for wav in wavs]

@@ -1,0 +1,97 @@
+"""Checkpoints in S3PRL's form (``s3prl/downstream/runner.py``), as data only, written whole or not at all."""
+
+import argparse
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from s3prl_interfaces.errors import CheckpointError
+
+_STATES = re.compile(r"states-(\d+)\.ckpt")
+
+
+def save_checkpoint(path: Path, states: Mapping[str, Any]) -> None:
+    """Write ``states`` to ``path``: to a temporary name beside it first, then renamed.
+
+    Raises:
+        CheckpointError: the file cannot be written (disk full, no permission); an older one at ``path`` is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(states), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"Checkpoint {path} cannot be written: {error}.") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours or of S3PRL's onto the CPU. ``Args`` comes back as a plain dict.
+
+    S3PRL pickles ``Args`` as an ``argparse.Namespace``; that class is allowed, and nothing else that is not data.
+
+    Raises:
+        CheckpointError: missing, unreadable, holding more than data, or not an S3PRL-style checkpoint.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"Checkpoint {path} does not exist.")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            states = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the broken bytes lead to
+        raise CheckpointError(
+            f"Checkpoint {path} cannot be read: it is damaged, or holds more than tensors and plain data "
+            f"({' '.join(str(error).split())[:200]})."
+        ) from error
+    if not isinstance(states, dict) or not {"Args", "Config", "Step", "Downstream"} <= states.keys():
+        raise CheckpointError(
+            f"{path} is not a checkpoint of a downstream run (no Args, Config, Step, Downstream). The weights of an "
+            "upstream go to `-k`, not to `-e` or `-i`."
+        )
+    if isinstance(states["Args"], argparse.Namespace):
+        states["Args"] = vars(states["Args"])
+    return states
+
+
+def step_checkpoints(folder: Path) -> list[Path]:
+    """The ``states-<step>.ckpt`` of a folder, oldest first."""
+    found = {int(match[1]): path for path in folder.glob("states-*.ckpt") if (match := _STATES.fullmatch(path.name))}
+    return [found[step] for step in sorted(found)]
+
+
+def find_checkpoint(path: Path) -> Path:
+    """What ``-e`` means: a file itself; of a folder its newest ``states-<step>.ckpt``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if path.is_dir():
+        found = step_checkpoints(path)
+        if not found:
+            raise CheckpointError(f"{path} holds no `states-<step>.ckpt` to continue from.")
+        return found[-1]
+    if not path.is_file():
+        raise CheckpointError(f"Checkpoint {path} does not exist.")
+    return path
+
+
+def load_weights(module: torch.nn.Module, weights: Mapping[str, Any], name: str, path: Path) -> None:
+    """Load a state dict strictly.
+
+    Raises:
+        CheckpointError: it is of another shape; the message names the part and what differs.
+    """
+    try:
+        module.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"The {name} weights of {path} do not fit this run: {' '.join(str(error).split())[:300]} "
+            "Use the upstream, interface and task that the checkpoint was trained with."
+        ) from error

@@ -1,0 +1,42 @@
+"""What a trained head says of audio files that are in no corpus (S3PRL's ``-m inference -t FILE``)."""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from downstream_tasks.audio import load_audio
+from s3prl_interfaces.errors import ConfigError, DataError
+from s3prl_interfaces.runner.batches import to_device
+from s3prl_interfaces.runner.lane import Lane
+
+log = logging.getLogger(__name__)
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def infer(upstream: nn.Module, lane: Lane, path: Path, device: torch.device) -> None:
+    """Run ``head.inference(features, [name])``, S3PRL's contract, over a file or every audio file of a folder.
+
+    Raises:
+        ConfigError: the task has no inference.
+        DataError: there is no such file, or the folder holds no audio.
+    """
+    if not hasattr(lane.head, "inference"):
+        raise ConfigError(f"Task `{lane.args.downstream}` has no inference: its DownstreamExpert lacks the method.")
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+    else:
+        files = [path]
+    if not files:
+        raise DataError(f"{path} holds no audio file ({', '.join(AUDIO_SUFFIXES)}).")
+    for module in (upstream, *lane.modules.values()):
+        module.eval()
+    with torch.no_grad():
+        for file in files:
+            wavs = to_device([load_audio(file)], device)
+            answer = lane.head.inference(lane.featurizer(wavs, upstream(wavs)), [file.stem])
+            if answer is not None:
+                log.info("%s: %s", file, answer)
+    log.info("Files: %s", lane.folder)

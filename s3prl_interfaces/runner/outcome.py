@@ -1,0 +1,168 @@
+"""From a trained lane to its results.json: the kept checkpoint, evaluated on whole splits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from downstream_tasks.registry import canonical_name
+from downstream_tasks.score import Score
+from s3prl_interfaces.errors import ConfigError
+from s3prl_interfaces.results import Primary, RunResult, config_sha256, write_result
+from s3prl_interfaces.runner.arguments import RunArguments
+from s3prl_interfaces.runner.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from s3prl_interfaces.runner.config import RunnerConfig
+from s3prl_interfaces.runner.evaluation import Evaluation, evaluate
+from s3prl_interfaces.runner.lane import Lane
+
+log = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+
+# For S3PRL's own experts, which do not say what counts: the field's metrics, and whether higher is better.
+KNOWN_METRICS = {"acc": True, "wer": False, "per": False, "eer": False, "cer": False, "loss": False}
+
+
+def finish(
+    upstream: nn.Module,
+    lane: Lane,
+    args: RunArguments,
+    runner: RunnerConfig,
+    device: torch.device,
+) -> RunResult:
+    """Score the kept checkpoint of a lane on every split and write ``results.json``.
+
+    The checkpoint is the best on dev that the expert asked to keep, else the last one. Every split is evaluated whole,
+    so the predictions that the expert leaves on disk are those of the scores.
+
+    Raises:
+        ResultError: the file cannot be written.
+        ConfigError: the task reports no metric that could be its score.
+    """
+    path = lane.folder / lane.best if lane.best is not None else find_checkpoint(lane.folder)
+    states = load_checkpoint(path)
+    lane.load_weights(states, path)
+    if states.get("Upstream"):
+        load_weights(upstream, states["Upstream"], "Upstream", path)
+    began = time.monotonic()
+    splits = dict.fromkeys([*runner.eval_dataloaders, _score_split(lane, args)])
+    evaluations = {
+        split: evaluate(upstream, [lane], split, step=states["Step"], seed=args.seed, device=device)[0]
+        for split in splits
+    }
+    # The seconds of training are those of the whole run, not of the best step.
+    trained = load_checkpoint(find_checkpoint(lane.folder))["Seconds"]
+    result = RunResult(
+        task=canonical_name(args.downstream or ""),
+        upstream=_upstream_name(args),
+        interface=lane.interface_name,
+        interface_options=lane.interface_options,
+        seed=args.seed,
+        metrics={split: {**_finite(split, done), "step": states["Step"]} for split, done in evaluations.items()},
+        primary=_primary(lane, args, evaluations),
+        parameters={
+            "interface": _trained_parameters([lane.featurizer]),
+            "downstream": _trained_parameters([lane.head]),
+            "upstream_trainable": _trained_parameters([upstream]) if args.upstream_trainable else 0,
+        },
+        seconds={"train": trained, "evaluate": time.monotonic() - began},
+        peak_memory_bytes=_peak_memory(device),
+        versions=_versions(),
+        config_sha256=config_sha256(lane.config),
+        counts={split: done.utterances for split, done in evaluations.items()},
+    )
+    write_result(lane.folder / RESULTS, result)
+    shown = ", ".join(
+        f"{split} {result.primary.name} {done.metrics[result.primary.name]:.4f}" for split, done in evaluations.items()
+    )
+    log.info(
+        "%s, best on dev at step %d: %s. Results: %s",
+        lane.interface_name,
+        states["Step"],
+        shown,
+        lane.folder / RESULTS,
+    )
+    return result
+
+
+def _score(lane: Lane) -> Score | None:
+    return getattr(lane.head, "score", None)
+
+
+def _score_split(lane: Lane, args: RunArguments) -> str:
+    score = _score(lane)
+    return score.split if score is not None else args.evaluate_split
+
+
+def _primary(lane: Lane, args: RunArguments, evaluations: Mapping[str, Evaluation]) -> Primary:
+    split = _score_split(lane, args)
+    metrics = evaluations[split].metrics
+    score = _score(lane)
+    if score is None:
+        known = [name for name in KNOWN_METRICS if name in metrics]
+        if not known:
+            raise ConfigError(
+                f"None of the task's metrics ({', '.join(metrics) or 'it logs none'}) is known to be a score "
+                f"({', '.join(KNOWN_METRICS)}): give its DownstreamExpert a `score`."
+            )
+        score = Score(known[0], split, KNOWN_METRICS[known[0]])
+    return Primary(
+        name=score.metric,
+        split=split,
+        value=metrics[score.metric],
+        higher_is_better=score.higher_is_better,
+    )
+
+
+def _finite(split: str, evaluation: Evaluation) -> dict[str, float]:
+    for name, value in evaluation.metrics.items():
+        if not math.isfinite(value):
+            log.warning("%s %s is %s: left out of %s.", split, name, value, RESULTS)
+    return {name: value for name, value in evaluation.metrics.items() if math.isfinite(value)}
+
+
+def _upstream_name(args: RunArguments) -> str:
+    """``-u`` and whatever else decides what comes out of the upstream: unlike things must not share a table."""
+    details = []
+    if args.upstream_ckpt:  # `hubert_local` alone says nothing
+        details.append(Path(args.upstream_ckpt).name)
+    if args.upstream_feature_selection != "hidden_states":
+        details.append(args.upstream_feature_selection)
+    if args.upstream_trainable:
+        details.append("fine-tuned")
+    return (args.upstream or "") + (f" ({', '.join(details)})" if details else "")
+
+
+def _trained_parameters(modules: Sequence[nn.Module]) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters() if parameter.requires_grad)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kB
+
+
+def _versions() -> dict[str, str]:
+    names = {
+        "torch": "torch",
+        "torchaudio": "torchaudio",
+        "s3prl": "s3prl",
+        "s3prl_interfaces": "s3prl-interfaces",
+    }
+    versions = {"python": platform.python_version()}
+    for name, distribution in names.items():
+        try:
+            versions[name] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:  # the espnet-s3prl fork is another distribution of the same import name
+            versions[name] = "unknown"
+    return versions

@@ -1,0 +1,220 @@
+"""The training loop: S3PRL's order of events (``s3prl/downstream/runner.py``) over a list of lanes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from s3prl_interfaces.errors import UserError
+from s3prl_interfaces.runner import randomness
+from s3prl_interfaces.runner.arguments import RunArguments
+from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
+from s3prl_interfaces.runner.config import RunnerConfig
+from s3prl_interfaces.runner.evaluation import evaluate
+from s3prl_interfaces.runner.lane import Lane
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Position:
+    """Where training stands. Everything that a continued run needs to be the run that was never stopped."""
+
+    step: int = 0
+    """Updates done."""
+    epoch: int = 0
+    batches: int = 0
+    """Micro-batches of this epoch that are done."""
+    epoch_random: dict[str, Any] | None = None
+    """Random states when this epoch's loader was made: from them it deals the same batches again."""
+    random: dict[str, Any] | None = None
+    """Random states after the last update."""
+    seconds: float = 0.0
+    """Time spent training, evaluations included."""
+    accumulated: int = 0
+    """Micro-batches since the last update; 0 whenever a checkpoint is written, so it is not part of one."""
+
+    def states(self) -> dict[str, Any]:
+        """The keys of a checkpoint; ``Step`` and ``Epoch`` are S3PRL's."""
+        return {
+            "Step": self.step,
+            "Epoch": self.epoch,
+            "Batches": self.batches,
+            "EpochRandom": self.epoch_random,
+            "Random": self.random,
+            "Seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_states(cls, states: dict[str, Any]) -> Position:
+        """Read a checkpoint's; one of S3PRL's has no place in the epoch, which then begins again, as there."""
+        return cls(
+            step=states["Step"],
+            epoch=states.get("Epoch", 0),
+            batches=states.get("Batches", 0),
+            epoch_random=states.get("EpochRandom"),
+            random=states.get("Random"),
+            seconds=states.get("Seconds", 0.0),
+        )
+
+
+class Trainer:
+    """Trains lanes over one upstream.
+
+    Args:
+        upstream: in eval mode and without gradients, unless ``args.upstream_trainable``.
+        lanes: started with :meth:`Lane.start_training`.
+        args: the run's arguments.
+        runner: the config's ``runner`` block.
+        device: where the models are.
+        position: where to begin.
+    """
+
+    def __init__(
+        self,
+        upstream: nn.Module,
+        lanes: Sequence[Lane],
+        args: RunArguments,
+        runner: RunnerConfig,
+        device: torch.device,
+        position: Position,
+    ) -> None:
+        self.upstream = upstream
+        self.lanes = lanes
+        self.args = args
+        self.runner = runner
+        self.device = device
+        self.position = position
+        self.autocast = torch.autocast(
+            device.type,
+            dtype=torch.bfloat16 if runner.bf16 else torch.float16,
+            enabled=runner.fp16 or runner.bf16,
+        )
+        self._began = time.monotonic() - position.seconds
+
+    def train(self) -> None:
+        """Train until ``runner.total_steps`` updates are done.
+
+        Raises:
+            UserError: a batch does not fit into the GPU's memory.
+            DataError: an utterance cannot be read.
+        """
+        self.upstream.train(self.args.upstream_trainable)
+        for lane in self.lanes:
+            for module in lane.modules.values():
+                module.train()
+        with tqdm(
+            total=self.runner.total_steps, initial=self.position.step, desc="train", dynamic_ncols=True
+        ) as progress:
+            while self.position.step < self.runner.total_steps:
+                self._epoch(progress)
+
+    def _epoch(self, progress: tqdm) -> None:
+        position = self.position
+        if position.epoch_random is not None:
+            randomness.restore(position.epoch_random)
+        else:
+            position.epoch_random = randomness.capture()
+        loader = split_loader(self.lanes[0].head, self.runner.train_dataloader, position.epoch)
+        batches = iterate(loader)
+        if position.batches:
+            # Not silent: S3PRL's loaders cannot start in the middle, so the batches that were done are read again.
+            skipped = tqdm(islice(batches, position.batches), total=position.batches, desc="skip batches already seen")
+            for _ in skipped:
+                pass
+        if position.random is not None:
+            randomness.restore(position.random)
+            position.random = None
+        for wavs, *others in batches:
+            losses = self._micro_batch(to_device(wavs, self.device), others, position.batches)
+            position.batches += 1
+            position.accumulated = (position.accumulated + 1) % self.runner.gradient_accumulate_steps
+            if position.accumulated:
+                continue
+            self._update(len(loader))
+            progress.set_postfix(loss=f"{sum(losses) / len(losses):.4f}", refresh=False)
+            progress.update()
+            if position.step == self.runner.total_steps:
+                return
+        position.epoch += 1
+        position.batches = 0
+        position.epoch_random = None
+
+    def _micro_batch(self, wavs: list[torch.Tensor], others: list[Any], batch_id: int) -> list[float]:
+        """Forward and backward of every lane; the graph of one lane at a time."""
+        losses = []
+        try:
+            with self.autocast, torch.set_grad_enabled(self.args.upstream_trainable):
+                output = self.upstream(wavs)
+            for lane in self.lanes:
+                with self.autocast:
+                    loss = lane.loss(self.runner.train_dataloader, wavs, output, others, records=lane.records)
+                lane.batch_ids.append(batch_id)
+                lane.scaler.scale(loss / self.runner.gradient_accumulate_steps).backward()
+                losses.append(loss.item())
+        except torch.OutOfMemoryError as error:
+            longest = max(len(wav) for wav in wavs) / 16000
+            raise UserError(
+                f"Out of GPU memory at step {self.position.step + 1} with {len(wavs)} utterances of up to "
+                f"{longest:.1f} s: lower the train_batch_size and raise runner.gradient_accumulate_steps by the same "
+                "factor, then continue with `-a`."
+            ) from error
+        return losses
+
+    def _update(self, batches: int) -> None:
+        position, runner = self.position, self.runner
+        position.step += 1
+        step = position.step
+        for lane in self.lanes:
+            lane.update(step)
+        if step % runner.log_step == 0:
+            for lane in self.lanes:
+                lane.log_training(runner.train_dataloader, step, batches)
+        last = step == runner.total_steps
+        names: list[list[str]] = [[] for _ in self.lanes]
+        if step % runner.eval_step == 0 or last:
+            self._evaluate(names)
+        if step % runner.save_step == 0 or last:
+            for lane_names in names:
+                lane_names.append(f"states-{step}.ckpt")
+        self._save(names)
+
+    def _evaluate(self, names: list[list[str]]) -> None:
+        for split in self.runner.eval_dataloaders:
+            evaluations = evaluate(
+                self.upstream,
+                self.lanes,
+                split,
+                step=self.position.step,
+                seed=self.args.seed,
+                device=self.device,
+                ratio=self.runner.evaluate_ratio,
+            )
+            for lane, lane_names, evaluation in zip(self.lanes, names, evaluations, strict=True):
+                lane_names += evaluation.checkpoints
+                # A best on test is for looking at, never for choosing.
+                chosen = [name for name in evaluation.checkpoints if not name.startswith("test")]
+                lane.best = chosen[0] if chosen else lane.best
+                shown = ", ".join(f"{key} {value:.4f}" for key, value in evaluation.metrics.items())
+                log.info("Step %d, %s, %s: %s", self.position.step, lane.interface_name, split, shown)
+
+    def _save(self, names: list[list[str]]) -> None:
+        if not any(names):
+            return
+        self.position.random = randomness.capture()
+        self.position.seconds = time.monotonic() - self._began
+        shared = {**self.position.states(), "Args": self.args.to_dict()}
+        if self.args.upstream_trainable:
+            shared["Upstream"] = self.upstream.state_dict()
+        for lane, lane_names in zip(self.lanes, names, strict=True):
+            if lane_names:
+                lane.save(lane_names, {**shared, "Config": lane.config, **lane.states()})
+        self.position.random = None
