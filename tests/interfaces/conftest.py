@@ -7,15 +7,6 @@ import torch
 from s3prl_interfaces.interfaces import registry
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small tensors gain nothing from threads, and lose much when the machine is shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def make_states():
     """Return a function that makes L random hidden states (B, T, D), always the same ones."""

@@ -1,0 +1,13 @@
+"""Settings for the whole suite."""
+
+import os
+
+import torch
+
+# No test may reach for the network; a failed look-up would only be slow.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_configure() -> None:
+    """One thread: the tensors of tests are small, and threads that wait for each other cost more than they save."""
+    torch.set_num_threads(1)
