@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import upstream_checkpoints as write
 from torch import nn
 
 from s3prl_interfaces.errors import UpstreamError
 from s3prl_interfaces.interfaces import build_interface
 from s3prl_interfaces.upstream import load_upstream
+from tests import upstream_checkpoints as write
 
 # hub entry -> what writes its checkpoint, where the loaded upstream keeps that model, samples a frame
 FORMATS: dict[str, tuple[Callable[[Path], nn.Module], str, int]] = {

@@ -1,4 +1,4 @@
-"""An interface of a third party that mixes frames, named in tests as ``contract_plugin:MaskedContext``."""
+"""Interfaces of a third party, named in tests as ``tests.interfaces.contract_plugin:MaskedContext`` and the like."""
 
 import torch
 from torch import nn

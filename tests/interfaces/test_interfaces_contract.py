@@ -16,7 +16,7 @@ from s3prl_interfaces import build_interface, list_interfaces
 from s3prl_interfaces.interfaces import get_spec
 
 BUILT_IN = [name for name in list_interfaces() if get_spec(name).cls.__module__.startswith("s3prl_interfaces.")]
-NAMES = [*BUILT_IN, "contract_plugin:MaskedContext", "contract_scales"]
+NAMES = [*BUILT_IN, "tests.interfaces.contract_plugin:MaskedContext", "contract_scales"]
 OPTIONS = {"cls_pooling": {"feedforward_dim": 16}}  # the width of the paper is not the point here
 LAYERS, DIM = 4, 12
 

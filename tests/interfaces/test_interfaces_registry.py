@@ -135,11 +135,11 @@ def test_options():
 
 
 def test_class_of_a_module():
-    interface = build_interface("contract_plugin:MaskedContext", **SIZES, gain=2.0)
+    interface = build_interface("tests.interfaces.contract_plugin:MaskedContext", **SIZES, gain=2.0)
     assert interface.output_dim == 16
     assert interface.gain.item() == 2.0
-    spec = get_spec("contract_plugin:MaskedContext")
-    assert spec.name == "contract_plugin:MaskedContext"
+    spec = get_spec("tests.interfaces.contract_plugin:MaskedContext")
+    assert spec.name == "tests.interfaces.contract_plugin:MaskedContext"
     assert spec.description.startswith("Beside the mean")
     # A class that was registered keeps what was said of it then.
     assert get_spec("s3prl_interfaces.interfaces:PCAConcat") == get_spec("pca_concat")
@@ -151,10 +151,13 @@ def test_class_of_a_module():
         ("no_such_module:Class", "module 'no_such_module' cannot be imported"),
         (":Class", "module '' cannot be imported"),
         (".relative:Class", "module '.relative' cannot be imported"),
-        ("contract_plugin:MaskedContex", r"'MaskedContex'\. Did you mean 'MaskedContext'\? Possible: "),
-        ("contract_plugin:", "Unknown class in 'contract_plugin': ''"),
         (
-            "contract_plugin:NotAnInterface",
+            "tests.interfaces.contract_plugin:MaskedContex",
+            r"'MaskedContex'\. Did you mean 'MaskedContext'\? Possible: ",
+        ),
+        ("tests.interfaces.contract_plugin:", "Unknown class in 'tests.interfaces.contract_plugin': ''"),
+        (
+            "tests.interfaces.contract_plugin:NotAnInterface",
             "must be a subclass of s3prl_interfaces.interfaces.base:Interface",
         ),
     ],
