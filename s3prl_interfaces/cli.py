@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,12 +17,7 @@ LISTS = ("interfaces", "tasks", "upstreams", "configs")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``s3prl-interfaces``; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
-    parser = argparse.ArgumentParser(prog="s3prl-interfaces", description=__doc__)
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_run, _add_list, _add_mini_superb, _add_leaderboard):
-        add(commands)
-    return _call(parser, arguments)
+    return _call(parser(), arguments)
 
 
 def run_downstream(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +25,16 @@ def run_downstream(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="run_downstream.py", description=_RUN_DESCRIPTION)
     _fill_run(parser)
     return _call(parser, arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of ``s3prl-interfaces``."""
+    parser = argparse.ArgumentParser(prog="s3prl-interfaces", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_run, _add_list, _add_mini_superb, _add_leaderboard):
+        add(commands)
+    return parser
 
 
 def _call(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -46,7 +52,8 @@ def _call(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
     except UserError as error:
         if verbose:
             log.exception("")
-        sys.stderr.write(f"error: {error}\n")
+        line = re.sub(r"\s*\n\s*", " ", str(error).strip())
+        sys.stderr.write(f"error: {line}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; continue a run with `-a`\n")

@@ -5,6 +5,8 @@ set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 install mini
 began=$SECONDS
+# The demo's tensors are so small that threads cost more than they save, above all on a busy machine.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 s3prl-interfaces mini-superb mini_superb_data
 for interface in weighted_sum concat hconv; do

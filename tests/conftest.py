@@ -6,6 +6,8 @@ import torch
 
 # No test may reach for the network; a failed look-up would only be slow.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# For the processes that tests start; for this one see below.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:

@@ -1,0 +1,51 @@
+"""What only a GPU can show. Run with `pytest -m gpu` on a machine that has one."""
+
+import pytest
+import torch
+
+from s3prl_interfaces import build_interface, list_interfaces
+from s3prl_interfaces.results import read_result
+from s3prl_interfaces.runner.checkpoint import load_checkpoint
+from tests.runner.toys import toy_run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and PyTorch sees none here"),
+]
+
+
+@pytest.mark.parametrize("name", list_interfaces())
+def test_interfaces_agree_with_the_cpu(name):
+    torch.manual_seed(0)
+    interface = build_interface(name, num_layers=13, feature_dim=64).eval()
+    states = [torch.randn(4, 50, 64) for _ in range(13)]
+    if name == "pca_concat":
+        interface.partial_fit(states)
+        interface.finish_fit()
+    expected = interface(states)
+    actual = interface.cuda()([state.cuda() for state in states])
+    torch.testing.assert_close(actual.cpu(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_cls_pooling_takes_more_frames_than_a_cuda_grid():
+    """PyTorch's attention kernels fail beyond 65,535 sequences; half a minute of 50 utterances has more frames."""
+    interface = build_interface("cls_pooling", num_layers=3, feature_dim=16).cuda().eval()
+    states = [torch.randn(50, 1500, 16, device="cuda") for _ in range(3)]
+    with torch.no_grad():
+        whole = interface(states)
+        part = interface([state[:1] for state in states])
+    torch.testing.assert_close(whole[:1], part, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", [{}, {"fp16": True}, {"bf16": True}])
+def test_a_run_on_the_gpu(tmp_path, precision):
+    folder = toy_run(tmp_path, {"runner": precision}, interface=["hconv"], device="cuda")
+    result = read_result(folder / "results.json")
+    assert result.peak_memory_bytes > 0
+    assert load_checkpoint(folder / "states-12.ckpt")["Downstream"]["linear.weight"].isfinite().all()
+
+
+def test_a_run_continues_on_the_gpu(tmp_path):
+    folder = toy_run(tmp_path, device="cuda")
+    toy_run(tmp_path, past_exp=str(folder), device="cuda", override="config.runner.total_steps=15")
+    assert load_checkpoint(folder / "states-15.ckpt")["Step"] == 15
