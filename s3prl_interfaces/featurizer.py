@@ -142,6 +142,8 @@ class InterfaceFeaturizer(Featurizer):
 class InterfaceNNFeaturizer(nn.Module):
     """An interface behind the contract of ``s3prl.nn.Featurizer`` (``s3prl/nn/upstream.py``).
 
+    Its weighted sum has weights, and is normalised, also where there is one layer; S3PRL's has neither there.
+
     Args:
         upstream: an ``s3prl.nn.S3PRLUpstream``; only its sizes are read.
         interface: a registered name or ``package.module:Class``.
@@ -174,6 +176,7 @@ class InterfaceNNFeaturizer(nn.Module):
         self._downsample_rate = upstream.downsample_rates[0]
         options = dict(interface_options or {}) | ({"normalize": True} if normalize else {})
         self.interface = _build_from_sizes(interface, len(self.layer_selections), upstream.hidden_sizes[0], options)
+        self.register_load_state_dict_pre_hook(_rename_s3prl_weights)
 
     @property
     def output_size(self) -> int:

@@ -38,7 +38,7 @@ def read_split(root: Path, split: str) -> list[Command]:
             "that holds data/ and wavs/; `s3prl-interfaces mini-superb DIR` makes a small one to try."
         )
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # as pandas, past a byte order mark
             reader = csv.DictReader(file)
             missing = [column for column in ("path", *SLOTS) if column not in (reader.fieldnames or ())]
             if missing:

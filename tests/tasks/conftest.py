@@ -1,0 +1,12 @@
+"""Corpora for the tasks."""
+
+import pytest
+
+from s3prl_interfaces.mini_superb import make_mini_superb
+
+
+@pytest.fixture(scope="session")
+def fluent_commands(tmp_path_factory):
+    """A few spoken commands in Fluent Speech Commands' layout: 40 for training, 8 for dev and 10 for test."""
+    (folder,) = make_mini_superb(tmp_path_factory.mktemp("corpora"), corpora=["fluent_speech_commands"], scale=0.03)
+    return folder
