@@ -16,13 +16,15 @@ def split_loader(head: Any, split: str, epoch: int | None = None) -> Any:
     S3PRL's experts may or may not take ``epoch``, and answer an unknown split in different ways.
 
     Raises:
-        ConfigError: the task has no such split, or the split has no utterance.
+        ConfigError: the task has no such split, the split has no utterance, or a loader cannot have such options.
     """
     takes_epoch = epoch is not None and "epoch" in inspect.signature(head.get_dataloader).parameters
     try:
         loader = head.get_dataloader(split, epoch=epoch) if takes_epoch else head.get_dataloader(split)
     except (AttributeError, KeyError) as error:
         raise ConfigError(f"The task has no split `{split}` ({type(error).__name__}: {error}).") from error
+    except ValueError as error:  # PyTorch's, of a batch size or a number of workers that cannot be
+        raise ConfigError(f"Split `{split}` cannot be loaded: {error}") from error
     if loader is None or len(loader) == 0:
         raise ConfigError(f"Split `{split}` is unknown to the task, or has no utterances.")
     return loader

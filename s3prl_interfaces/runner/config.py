@@ -49,7 +49,7 @@ class RunnerConfig:
             "save_step",
             "max_keep",
         ):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # not `<= 0`: nan is refused too
                 raise ConfigError(f"`runner.{name}` must be above 0, but is {getattr(self, name)}.")
         if not 0 < self.evaluate_ratio <= 1:
             raise ConfigError(f"`runner.evaluate_ratio` must be in (0, 1], but is {self.evaluate_ratio}.")
@@ -139,8 +139,16 @@ def load_config(files: Sequence[str]) -> dict[str, Any]:
     """Merge YAML files left to right."""
     config: dict[str, Any] = {}
     for name in files:
-        config = merge(config, read_yaml(find_config(name)))
+        content = read_yaml(find_config(name))
+        if "interface" in content:
+            content["interface"] = _as_mapping(content["interface"])
+        config = merge(config, content)
     return config
+
+
+def _as_mapping(interface: object) -> object:
+    """``interface: hconv`` as ``interface: {name: hconv}``, so that options can be laid over it."""
+    return {"name": interface} if isinstance(interface, str) else interface
 
 
 def apply_overrides(text: str | None, args: RunArguments, config: dict[str, Any]) -> None:
@@ -164,9 +172,13 @@ def apply_overrides(text: str | None, args: RunArguments, config: dict[str, Any]
         if root == "args":
             _set_argument(args, keys, value)
             continue
+        if keys == ["interface"]:
+            value = _as_mapping(value)
         block = config
         for key in keys[:-1]:
-            block = block.setdefault(key, {})
+            if block.get(key) is None:  # `scheduler:` alone is a block without keys
+                block[key] = {}
+            block = block[key]
             if not isinstance(block, dict):
                 raise ConfigError(f"`-o {assignment}`: `{key}` is {block!r}, not a block with keys of its own.")
         block[keys[-1]] = value

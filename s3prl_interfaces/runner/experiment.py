@@ -15,6 +15,7 @@ from torch import nn
 from downstream_tasks.registry import default_config, is_ours
 from s3prl_interfaces.errors import ConfigError, DataError
 from s3prl_interfaces.runner.arguments import RunArguments
+from s3prl_interfaces.runner.batches import split_loader
 from s3prl_interfaces.runner.checkpoint import (
     find_checkpoint,
     load_checkpoint,
@@ -30,12 +31,12 @@ from s3prl_interfaces.runner.config import (
 )
 from s3prl_interfaces.runner.evaluation import evaluate
 from s3prl_interfaces.runner.fitting import fit_interface
-from s3prl_interfaces.runner.inference import infer
+from s3prl_interfaces.runner.inference import find_audio, infer
 from s3prl_interfaces.runner.lane import Lane
 from s3prl_interfaces.runner.logs import logging_to
 from s3prl_interfaces.runner.metric_logger import MetricLogger
-from s3prl_interfaces.runner.outcome import RESULTS, finish
-from s3prl_interfaces.runner.randomness import seed_everything
+from s3prl_interfaces.runner.outcome import RESULTS, finish, scored_splits
+from s3prl_interfaces.runner.randomness import preserved, seed_everything
 from s3prl_interfaces.runner.training import Position, Trainer
 from s3prl_interfaces.upstream import load_upstream
 
@@ -76,10 +77,10 @@ def run(args: RunArguments) -> None:
     Raises:
         UserError: anything that the user can mend.
     """
-    if args.mode not in MODES:
-        raise ConfigError(f"`-m` must be one of {', '.join(MODES)}, but is {args.mode!r}.")
     _refuse_unsupported(args)
     args, config, start = _read(args)
+    if args.mode not in MODES:
+        raise ConfigError(f"`-m` must be one of {', '.join(MODES)}, but is {args.mode!r}.")
     for name in ("upstream", "downstream"):
         if not getattr(args, name):
             raise ConfigError(f"Which {name}? Give it with `-{name[0]} NAME` (see `s3prl-interfaces list {name}s`).")
@@ -99,7 +100,10 @@ def _read(args: RunArguments) -> tuple[RunArguments, dict[str, Any], Start | Non
     if args.past_exp is not None:
         path = find_checkpoint(Path(args.past_exp))
         start = Start(path, load_checkpoint(path), continued=True)
-        args = args.resumed_from(start.states["Args"])
+        given = args
+        args = given.resumed_from(start.states["Args"])
+        if given.auto_resume:  # the folder that is named now: the run may have been moved
+            args.expname, args.expdir = given.expname, given.expdir
         config = start.states["Config"]
         log.info("Continue from %s (step %d).", path, start.states["Step"])
     else:
@@ -107,7 +111,14 @@ def _read(args: RunArguments) -> tuple[RunArguments, dict[str, Any], Start | Non
             path = Path(args.init_ckpt)
             start = Start(path, load_checkpoint(path), continued=False)
         config = load_config(args.config or [default_config(args.downstream)])
+    chosen = _choose_interface(args, config)  # first: `--interface hconv -o config.interface.kernel_size=3`
     apply_overrides(args.override, args, config)
+    if args.interface != chosen:  # `-o args.interface=NAME`
+        _choose_interface(args, config)
+    return args, config, start
+
+
+def _choose_interface(args: RunArguments, config: dict[str, Any]) -> list[str]:
     if len(args.interface) > 1:
         raise ConfigError(
             f"`--interface` takes one name, but got {' '.join(args.interface)}: run them one after another, each with "
@@ -115,7 +126,7 @@ def _read(args: RunArguments) -> tuple[RunArguments, dict[str, Any], Start | Non
         )
     for name in args.interface:
         set_interface(config, name)
-    return args, config, start
+    return list(args.interface)
 
 
 def _refuse_unsupported(args: RunArguments) -> None:
@@ -152,6 +163,8 @@ def _build(args: RunArguments, config: dict[str, Any], runner: RunnerConfig, sta
     torch.backends.cudnn.enabled = not args.disable_cudnn
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    if not 0 <= args.seed < 2**32:
+        raise ConfigError(f"`--seed` must be from 0 to 2**32 - 1, but is {args.seed}.")
     seed_everything(args.seed)
     upstream = load_upstream(
         args.upstream or "",
@@ -178,8 +191,10 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"`--device {name}` is not a device: use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"`--device {name}`: PyTorch sees no CUDA device here; use `--device auto` or `cpu`.")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"`--device {name}` is not supported: use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ConfigError(f"`--device {name}`: PyTorch sees {count} CUDA devices here; use `--device auto` or `cpu`.")
     return device
 
 
@@ -195,17 +210,22 @@ def _output_folder(args: RunArguments, start: Start | None) -> Path:
 
 def _train(experiment: Experiment) -> None:
     args, lane, start = experiment.args, experiment.lane, experiment.start
+    # Before the folder is made: what can be wrong should be, not after the first evaluation.
+    with preserved():
+        for split in (experiment.runner.train_dataloader, *scored_splits(lane, args, experiment.runner)):
+            split_loader(lane.head, split)
+    lane.start_training(experiment.upstream if args.upstream_trainable else None)
+    position = Position()
+    if start is not None and start.continued:
+        lane.load_training(start.states, start.path)
+        position = Position.from_states(start.states)
     _make_folder(lane.folder)
     with logging_to(lane.folder / "log.txt"):
         _write_yaml(lane.folder / "config.yaml", lane.config)
         _write_yaml(lane.folder / "args.yaml", args.to_dict())
-        position = Position()
+        lane.logger = MetricLogger(str(lane.folder))
         if start is None:  # a checkpoint holds the fit
             fit_interface(experiment.upstream, lane, experiment.device)
-        lane.start_training(experiment.upstream if args.upstream_trainable else None)
-        if start is not None and start.continued:
-            lane.load_training(start.states, start.path)
-            position = Position.from_states(start.states)
         Trainer(experiment.upstream, [lane], args, experiment.runner, experiment.device, position).train()
         finish(experiment.upstream, lane, args, experiment.runner, experiment.device)
         lane.logger.close()
@@ -214,6 +234,10 @@ def _train(experiment: Experiment) -> None:
 def _evaluate(experiment: Experiment) -> None:
     args, lane, start = experiment.args, experiment.lane, experiment.start
     step = start.states["Step"] if start is not None else 0
+    with preserved():
+        split_loader(lane.head, args.evaluate_split)  # an unknown split leaves no folder
+    if start is None:
+        log.warning("No checkpoint (`-e` or `-i`): these are the scores of an untrained head.")
     _make_folder(lane.folder)
     lane.logger = MetricLogger(str(lane.folder))
     (done,) = evaluate(
@@ -234,8 +258,9 @@ def _evaluate(experiment: Experiment) -> None:
 
 
 def _infer(experiment: Experiment) -> None:
+    files = find_audio(Path(experiment.args.evaluate_split))
     _make_folder(experiment.lane.folder)
-    infer(experiment.upstream, experiment.lane, Path(experiment.args.evaluate_split), experiment.device)
+    infer(experiment.upstream, experiment.lane, files, experiment.device)
 
 
 def _make_folder(folder: Path) -> None:

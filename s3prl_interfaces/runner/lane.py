@@ -82,6 +82,7 @@ class Lane:
         if args.upstream_feature_normalize:
             self.interface_options = {**self.interface_options, "normalize": True}
         self.specaug: nn.Module | None = None
+        self.logger: MetricLogger
         self.records: dict[str, list[Any]] = defaultdict(list)
         self.batch_ids: list[int] = []
         self.best: str | None = None
@@ -93,7 +94,7 @@ class Lane:
         return {"Featurizer": self.featurizer, "Downstream": self.head}
 
     def start_training(self, upstream: nn.Module | None) -> None:
-        """Make what only training needs.
+        """Make what only training needs, except ``logger``, which makes the folder.
 
         Args:
             upstream: the upstream if it is fine-tuned, else None.
@@ -104,7 +105,6 @@ class Lane:
         self.scheduler = build_scheduler(self.optimizer, self.config.get("scheduler"), self.runner.total_steps)
         self.specaug = build_specaug(self.config.get("specaug"))
         self.scaler = torch.amp.GradScaler(next(self.head.parameters()).device.type, enabled=self.runner.fp16)
-        self.logger = MetricLogger(str(self.folder))
 
     def loss(
         self,
@@ -169,10 +169,13 @@ class Lane:
         """Continue the optimizer and its schedule; call after :meth:`start_training`.
 
         Raises:
-            CheckpointError: the optimizer's state is of another shape.
+            CheckpointError: the optimizer's state is of another shape, or of another optimizer.
         """
         try:
             self.optimizer.load_state_dict(states["Optimizer"])
+            missing = self.optimizer.defaults.keys() - self.optimizer.param_groups[0].keys()
+            if missing:  # PyTorch would find out in the first step
+                raise ValueError(f"it is of an optimizer without {', '.join(sorted(missing))}")
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"The optimizer state of {path} does not fit this run: {error}.") from error
         if self.scheduler is not None and states.get("Scheduler"):

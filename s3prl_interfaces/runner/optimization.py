@@ -56,7 +56,7 @@ def build_optimizer(modules: Sequence[nn.Module], block: Mapping[str, Any], tota
     try:
         return optimizers.get_optimizer(list(modules), total_steps, dict(block))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"`optimizer`: {error}.") from error
+        raise ConfigError(f"`optimizer`: {dict(block)}: {error}.") from error
 
 
 def build_scheduler(optimizer: Optimizer, block: Mapping[str, Any] | None, total_steps: int) -> LRScheduler | None:
@@ -73,7 +73,7 @@ def build_scheduler(optimizer: Optimizer, block: Mapping[str, Any] | None, total
     try:
         return schedulers.get_scheduler(optimizer, total_steps, dict(block))
     except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"`scheduler`: {error}.") from error
+        raise ConfigError(f"`scheduler`: {dict(block)}: {error}.") from error
 
 
 def build_specaug(block: Mapping[str, Any] | None) -> nn.Module | None:

@@ -54,10 +54,9 @@ def finish(
     if states.get("Upstream"):
         load_weights(upstream, states["Upstream"], "Upstream", path)
     began = time.monotonic()
-    splits = dict.fromkeys([*runner.eval_dataloaders, _score_split(lane, args)])
     evaluations = {
         split: evaluate(upstream, [lane], split, step=states["Step"], seed=args.seed, device=device)[0]
-        for split in splits
+        for split in scored_splits(lane, args, runner)
     }
     # The seconds of training are those of the whole run, not of the best step.
     trained = load_checkpoint(find_checkpoint(lane.folder))["Seconds"]
@@ -92,6 +91,11 @@ def finish(
         lane.folder / RESULTS,
     )
     return result
+
+
+def scored_splits(lane: Lane, args: RunArguments, runner: RunnerConfig) -> list[str]:
+    """The splits that :func:`finish` evaluates."""
+    return list(dict.fromkeys([*runner.eval_dataloaders, _score_split(lane, args)]))
 
 
 def _score(lane: Lane) -> Score | None:
