@@ -1,6 +1,5 @@
 """Read a block of YAML into a dataclass: unknown keys, missing keys and wrong types are errors that say what to do."""
 
-import contextlib
 import dataclasses
 import types
 import typing
@@ -49,14 +48,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         options = typing.get_args(hint)
         if value is None and type(None) in options:
             return None
-        options = tuple(option for option in options if option is not type(None))
-        if len(options) == 1:
-            return _convert(value, options[0], where)
-        for option in options:
-            with contextlib.suppress(ConfigError):
-                return _convert(value, option, where)
-        kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-        raise ConfigError(f"`{where}` must be of type {kinds}, but is {value!r}.")
+        return _convert(value, next(option for option in options if option is not type(None)), where)
     if origin is typing.Literal:
         options = typing.get_args(hint)
         if value not in options:

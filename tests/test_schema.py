@@ -123,18 +123,3 @@ def test_what_is_read_is_not_shared_with_what_was_given():
     block.splits.append("test")
     block.options["b"] = 2
     assert given == {"steps": 1, "splits": ["dev"], "options": {"a": 1}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Either:
-    size: int | str | None = None
-
-
-@pytest.mark.parametrize("value", [3, "large", None])
-def test_union_takes_each_of_its_types(value):
-    assert read_block(Either, {"size": value}, "block").size == value
-
-
-def test_union_refuses_all_others():
-    with pytest.raises(ConfigError, match=r"`block\.size` must be of type int or str, but is 1\.5"):
-        read_block(Either, {"size": 1.5}, "block")
