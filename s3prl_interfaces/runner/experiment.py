@@ -12,8 +12,9 @@ import torch
 import yaml
 from torch import nn
 
-from downstream_tasks.registry import default_config, is_ours
+from downstream_tasks.registry import canonical_name, default_config, is_ours
 from s3prl_interfaces.errors import ConfigError, DataError
+from s3prl_interfaces.featurizer import DEFAULT_INTERFACE
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import split_loader
 from s3prl_interfaces.runner.checkpoint import (
@@ -26,6 +27,7 @@ from s3prl_interfaces.runner.config import (
     RunnerConfig,
     apply_overrides,
     check_blocks,
+    interface_block,
     load_config,
     set_interface,
 )
@@ -105,7 +107,8 @@ def _read(args: RunArguments) -> tuple[RunArguments, dict[str, Any], Start | Non
         if given.auto_resume:  # the folder that is named now: the run may have been moved
             args.expname, args.expdir = given.expname, given.expdir
         config = start.states["Config"]
-        log.info("Continue from %s (step %d).", path, start.states["Step"])
+        _refuse_another_run(given, args, config, path)
+        log.info("Continue from %s (step %d) with its config; `-o` changes it.", path, start.states["Step"])
     else:
         if args.init_ckpt is not None:
             path = Path(args.init_ckpt)
@@ -116,6 +119,20 @@ def _read(args: RunArguments) -> tuple[RunArguments, dict[str, Any], Start | Non
     if args.interface != chosen:  # `-o args.interface=NAME`
         _choose_interface(args, config)
     return args, config, start
+
+
+def _refuse_another_run(given: RunArguments, stored: RunArguments, config: dict[str, Any], path: Path) -> None:
+    """A checkpoint's arguments win, as in S3PRL; but who names another model or task would believe to have it."""
+    interface = interface_block(config)[0] or DEFAULT_INTERFACE
+    for flag, asked, kept in (
+        ("-u", given.upstream, stored.upstream),
+        ("-d", given.downstream and canonical_name(given.downstream), canonical_name(stored.downstream or "")),
+        ("--interface", next(iter(given.interface), None), interface),
+    ):
+        if asked and asked != kept:
+            raise ConfigError(
+                f"{path} is of a run with `{flag} {kept}`, not {asked}: leave `{flag}` out, or start another run."
+            )
 
 
 def _choose_interface(args: RunArguments, config: dict[str, Any]) -> list[str]:

@@ -48,6 +48,6 @@ def infer(upstream: nn.Module, lane: Lane, files: Sequence[Path], device: torch.
         for file in files:
             wavs = to_device([load_audio(file)], device)
             answer = lane.head.inference(lane.featurizer(wavs, upstream(wavs)), [file.stem])
-            if answer is not None:
-                log.info("%s: %s", file, answer)
+            if answer:  # S3PRL's ASR returns nothing, and writes a file
+                log.info("%s: %s", file, answer[0])
     log.info("Files: %s", lane.folder)

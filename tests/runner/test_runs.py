@@ -169,6 +169,17 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
     assert load_checkpoint(folder / "states-15.ckpt")["Step"] == 15
 
 
+@pytest.mark.parametrize(
+    ("flag", "asked"), [("interface", ["hconv"]), ("upstream", "fbank"), ("downstream", "example")]
+)
+def test_another_run_is_not_continued_by_mistake(tmp_path, flag, asked):
+    folder = toy_run(tmp_path)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+    with pytest.raises(ConfigError, match=r"states-12\.ckpt is of a run with .*or start another run"):
+        toy_run(tmp_path, auto_resume=True, **{flag: asked})
+    assert before == sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+
+
 def test_results_are_written_even_if_the_run_died_before_them(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "finish", lambda *_: (_ for _ in ()).throw(StoppedError))
@@ -256,8 +267,8 @@ def test_inference(tmp_path, caplog):
                 device="cpu",
             )
         )
-    assert "a.wav: [{'class':" in caplog.text
-    assert "b.wav: [{'class':" in caplog.text
+    assert "a.wav: {'class':" in caplog.text
+    assert "b.wav: {'class':" in caplog.text
 
 
 def test_s3prls_own_task_runs(tmp_path):
