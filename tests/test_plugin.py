@@ -1,6 +1,7 @@
 """``install()`` in S3PRL's own ``Runner``, driven by S3PRL's own command line."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from s3prl_interfaces import install, plugin
 from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.featurizer import InterfaceFeaturizer
 from s3prl_interfaces.mini_superb import make_mini_superb
+from s3prl_interfaces.runner import RunArguments, run
 from s3prl_interfaces.s3prl_compat import import_s3prl
 
 # S3PRL's
@@ -184,3 +186,32 @@ def test_s3prls_own_tasks_stay_s3prls(s3prl, monkeypatch):
     for name in ("example", "fluent_commands"):
         module = importlib.import_module(f"s3prl.downstream.{name}.expert")
         assert module.DownstreamExpert.__module__ == f"s3prl.downstream.{name}.expert"
+
+
+def test_a_checkpoint_of_s3prls_is_scored_as_s3prl_scores_it(run_downstream, corpus, tmp_path, monkeypatch):
+    """S3PRL trains its own fluent_commands and scores it; `-m evaluate -e` of ours finds the same."""
+    config = yaml.safe_load((CONFIGS / "ic.yaml").read_text())
+    del config["interface"]
+    config["runner"].update(total_steps=30, eval_step=30, save_step=30, eval_dataloaders=["test"])
+    config["optimizer"]["lr"] = 3e-2
+    config["downstream_expert"]["datarc"].update(file_path=str(corpus), num_workers=0, train_batch_size=8)
+    runner = run_downstream(config, "--upstream_feature_normalize", task="fluent_commands")
+    # The upstream is not in the checkpoint: both sides have to build the same one.
+    state = runner.upstream.model.state_dict()
+
+    class SameUpstream(TinyUpstream):
+        def __init__(self, **_):
+            super().__init__()
+            self.load_state_dict(state)
+
+    monkeypatch.setattr(import_s3prl("s3prl.hub"), "tiny", lambda **_: SameUpstream())
+    runner.train()
+    theirs = (tmp_path / "run" / "log.log").read_text().split("test at step 30: ")[1].split()[0]
+
+    run(RunArguments(mode="evaluate", past_exp=str(tmp_path / "run"), evaluate_split="test", device="cpu"))
+    folder = tmp_path / "run" / "evaluate" / "states-30-test"
+    assert json.loads((folder / "metrics.json").read_text())["metrics"]["acc"] == pytest.approx(float(theirs), abs=1e-6)
+    predicted = (folder / "test_predict.csv").read_text()
+    assert predicted == (tmp_path / "run" / "test_predict.csv").read_text()
+    # Not all the same answer, so that equality says something.
+    assert len({line.split(",", 1)[1] for line in predicted.splitlines()}) > 1
