@@ -195,6 +195,7 @@ def _configs() -> list[str]:
 def _add_mini_superb(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("mini-superb", help="make small synthetic corpora in the real corpora's layouts")
     parser.add_argument("dir", type=Path)
+    parser.add_argument("--corpora", nargs="+", metavar="NAME", help="which ones; all of them if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(command=_mini_superb)
 
@@ -202,7 +203,7 @@ def _add_mini_superb(commands: "argparse._SubParsersAction[argparse.ArgumentPars
 def _mini_superb(options: argparse.Namespace) -> None:
     from s3prl_interfaces.mini_superb import make_mini_superb
 
-    for corpus in make_mini_superb(options.dir, seed=options.seed):
+    for corpus in make_mini_superb(options.dir, corpora=options.corpora, seed=options.seed):
         sys.stdout.write(f"{corpus}\n")
 
 

@@ -8,7 +8,7 @@ began=$SECONDS
 # The demo's tensors are so small that threads cost more than they save, above all on a busy machine.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-s3prl-interfaces mini-superb mini_superb_data
+s3prl-interfaces mini-superb mini_superb_data --corpora fluent_speech_commands
 for interface in weighted_sum concat hconv; do
     # -a: a demo that was interrupted goes on where it was
     python scripts/run_downstream.py -m train -a -n "demo/$interface" \

@@ -278,13 +278,14 @@ def test_list_configs(capsys):
 def test_mini_superb(tmp_path, monkeypatch, capsys):
     made = []
 
-    def make(root, seed):
-        made.append((root, seed))
+    def make(root, corpora, seed):
+        made.append((root, corpora, seed))
         return [root / "corpus"]
 
     monkeypatch.setattr("s3prl_interfaces.mini_superb.make_mini_superb", make)
     assert out(capsys, "mini-superb", str(tmp_path), "--seed", "3") == [str(tmp_path / "corpus")]
-    assert made == [(tmp_path, 3)]
+    assert out(capsys, "mini-superb", str(tmp_path), "--corpora", "voxceleb1") == [str(tmp_path / "corpus")]
+    assert made == [(tmp_path, None, 3), (tmp_path, ["voxceleb1"], 0)]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from s3prl_interfaces.mini_superb.espeak import Espeak
 from s3prl_interfaces.mini_superb.intents import wordings
 from s3prl_interfaces.mini_superb.speakers import ACCENTS, make_speakers
 
+CORPUS = ["fluent_speech_commands"]
 SCALE = 0.03
 SPLITS = ("train", "valid", "test")
 SHA256 = "74f0c3393575f7d5f28ea0e4528d0bd8c19e8357c75e90d322729edc2fb23998"
@@ -36,7 +37,7 @@ INTENTS = (
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    (folder,) = make_mini_superb(tmp_path_factory.mktemp("mini"), scale=SCALE)
+    (folder,) = make_mini_superb(tmp_path_factory.mktemp("mini"), corpora=CORPUS, scale=SCALE)
     return folder
 
 
@@ -205,10 +206,11 @@ def test_same_bytes_in_another_process_after_other_utterances(tiny, tmp_path):
     code = (
         "import sys; from pathlib import Path; from s3prl_interfaces.mini_superb import make_mini_superb\n"
         "for seed in (7, 0):\n"
-        "    make_mini_superb(Path(sys.argv[1], str(seed)), seed=seed, scale=float(sys.argv[2]))\n"
+        "    root, scale, *corpora = sys.argv[1:]\n"
+        "    make_mini_superb(Path(root, str(seed)), corpora=corpora, seed=seed, scale=float(scale))\n"
     )
     subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(SCALE)],
+        [sys.executable, "-c", code, str(tmp_path), str(SCALE), *CORPUS],
         check=True,
         cwd=Path(__file__).parents[1],
         timeout=120,
@@ -218,7 +220,7 @@ def test_same_bytes_in_another_process_after_other_utterances(tiny, tmp_path):
 
 
 def test_seed_changes_speakers_words_and_rooms(tiny, rows, tmp_path):
-    (other,) = make_mini_superb(tmp_path, seed=1, scale=SCALE)
+    (other,) = make_mini_superb(tmp_path, corpora=CORPUS, seed=1, scale=SCALE)
     there = read_csv(other / "data" / "train_data.csv")
     assert not {row["speakerId"] for row in there} & {row["speakerId"] for row in rows["train"]}
     assert not {Path(row["path"]).name for row in there} & {Path(row["path"]).name for row in rows["train"]}
@@ -274,7 +276,7 @@ def test_nothing_is_left_after_a_failure(tmp_path, monkeypatch, error, raised):
 def test_finished_corpus_is_not_made_again(tiny, monkeypatch):
     monkeypatch.setattr(fluent_speech_commands, "record", no_recording)
     before = (tiny / "mini_superb.json").stat().st_mtime_ns
-    assert make_mini_superb(tiny.parent, corpora=["fluent_speech_commands"], scale=SCALE) == [tiny]
+    assert make_mini_superb(tiny.parent, corpora=CORPUS, scale=SCALE) == [tiny]
     assert (tiny / "mini_superb.json").stat().st_mtime_ns == before
 
 
@@ -299,7 +301,7 @@ def test_foreign_directory_is_refused_and_untouched(tmp_path, name):
 
 def test_empty_directory_is_filled(tiny, tmp_path):
     (tmp_path / tiny.name).mkdir()
-    (made,) = make_mini_superb(tmp_path, scale=SCALE)
+    (made,) = make_mini_superb(tmp_path, corpora=CORPUS, scale=SCALE)
     assert sha256(made) == sha256(tiny)
     assert list(tmp_path.iterdir()) == [made]
 

@@ -5,8 +5,9 @@ without a download, so that a whole run (data, upstream, interface, task, metric
 before the real corpora are there. A task reads them as it reads the real ones and cannot tell the difference.
 
 What they are: speech of eSpeak NG (the extra ``mini``: ``pip install 's3prl-interfaces[mini]'``), with many
-voices, accents, speaking rates and pitches, in slightly echoing and noisy rooms; no speaker or voice variant
-is in two splits. The same seed and scale give the same bytes.
+voices, accents, speaking rates and pitches, in slightly echoing and noisy rooms. In
+``fluent_speech_commands`` no speaker or voice variant is in two splits; in ``voxceleb1`` every speaker is in
+all of them, but no room. The same seed and scale give the same bytes.
 
 What they are not: data to draw conclusions from. Synthetic speech is far more regular than people's, the
 rooms are a few echoes and the corpora are small. Scores on them are comparable with one another at best; they
@@ -16,6 +17,7 @@ say nothing about the real corpora, nor about which interface is better on them.
 Corpus                        SUPERB's task          Directory
 ============================  =====================  ====================================================
 ``fluent_speech_commands``    IC, spoken intents     ``fluent_speech_commands_dataset``
+``voxceleb1``                 SID, speakers          ``voxceleb1``
 ============================  =====================  ====================================================
 """
 

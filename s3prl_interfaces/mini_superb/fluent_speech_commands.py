@@ -1,7 +1,6 @@
 """Spoken intents in the layout of Fluent Speech Commands."""
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from tqdm import tqdm
 from s3prl_interfaces.mini_superb import corpus
 from s3prl_interfaces.mini_superb.espeak import Espeak
 from s3prl_interfaces.mini_superb.intents import Intent, wordings
-from s3prl_interfaces.mini_superb.speakers import ACCENTS, Speaker, make_speakers, record, shuffled
+from s3prl_interfaces.mini_superb.speakers import ACCENTS, Speaker, endless, make_speakers, record
 
 NAME = "fluent_speech_commands"
 DIRECTORY = "fluent_speech_commands_dataset"
@@ -85,17 +84,11 @@ def _count(split: str, scale: float) -> int:
 def _plan(split: str, count: int, random: RandomState) -> list[_Utterance]:
     """Deal intents, wordings and speakers evenly, then sort by speaker as the corpus is."""
     speakers = make_speakers(split, random)
-    texts = {intent: _endless(lines, random) for intent, lines in wordings().items()}
-    intents = _endless(list(texts), random)
-    turns = _endless(range(len(speakers)), random)
+    texts = {intent: endless(lines, random) for intent, lines in wordings().items()}
+    intents = endless(list(texts), random)
+    turns = endless(range(len(speakers)), random)
     deals = [(next(turns), next(intents)) for _ in range(count)]
     return [
         _Utterance(speakers[turn], intent, next(texts[intent]))
         for turn, intent in sorted(deals, key=lambda deal: deal[0])
     ]
-
-
-def _endless(items: list | range, random: RandomState) -> Iterator:
-    """Deal all items in random order, then all again in another, without end."""
-    while True:
-        yield from shuffled(items, random)

@@ -1,7 +1,7 @@
 """Speakers: a voice, a way of speaking and a room each, unlike one another and the same for a seed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import RandomState
@@ -22,8 +22,11 @@ ACCENTS = {
 }
 """eSpeak NG's English voices and what they are."""
 
-# eSpeak NG's voice variants that sound like a person. No variant is in two splits, so an evaluation split has
-# voices that training has not heard.
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+"""Characters of identifiers."""
+
+# eSpeak NG's voice variants that sound like a person. No variant is in two splits, so where speakers are made by
+# split, an evaluation split has voices that training has not heard.
 _VARIANTS = {
     "train": {
         "male": "m1 m2 m3 m4 m5 m7 Alex Denis Diogo Gene Mike adam croak max robert",
@@ -33,13 +36,17 @@ _VARIANTS = {
     "test": {"male": "m8 Lee quincy victor", "female": "f5 anika"},
 }
 
+_PITCHES = (35, 66)
+_PITCH_RANGES = (40, 71)
+_RATES = (135, 191)
+
 
 @dataclass(frozen=True)
 class Speaker:
     """A speaker: everything about the sound that stays the same from utterance to utterance.
 
     Attributes:
-        id: 16 letters and digits.
+        id: The corpus's name for the speaker; 16 letters and digits at first.
         gender: ``"male"`` or ``"female"``.
         accent: A key of :data:`ACCENTS`.
         variant: An eSpeak NG voice variant.
@@ -61,24 +68,47 @@ class Speaker:
     snr_db: int
 
 
-def make_speakers(split: str, random: RandomState) -> list[Speaker]:
-    """Make the speakers of a split (``train``: 24, ``valid``: 5, ``test``: 6), one for each voice variant."""
-    voices = [(gender, name) for gender, names in _VARIANTS[split].items() for name in names.split()]
+def make_speakers(split: str | None, random: RandomState) -> list[Speaker]:
+    """Make speakers, one for each voice variant.
+
+    Args:
+        split: ``"train"`` (24 speakers), ``"valid"`` (5) or ``"test"`` (6); None for all voice variants (35).
+        random: Source of all that is drawn.
+
+    Returns:
+        The speakers, in random order.
+    """
+    tables = list(_VARIANTS.values()) if split is None else [_VARIANTS[split]]
+    voices = [(gender, name) for table in tables for gender, names in table.items() for name in names.split()]
     accents = shuffled(list(ACCENTS), random)
     return [
         Speaker(
-            id=_draw_id(random),
+            id=draw_id(random, 16),
             gender=gender,
             accent=accents[index % len(accents)],
             variant=variant,
-            pitch=int(random.randint(35, 66)),
-            pitch_range=int(random.randint(40, 71)),
-            rate=int(random.randint(135, 191)),
+            pitch=int(random.randint(*_PITCHES)),
+            pitch_range=int(random.randint(*_PITCH_RANGES)),
+            rate=int(random.randint(*_RATES)),
             room=acoustics.draw_room(random),
             snr_db=int(random.randint(18, 36)),
         )
         for index, (gender, variant) in enumerate(shuffled(voices, random))
     ]
+
+
+def make_sibling(speaker: Speaker, random: RandomState) -> Speaker:
+    """Make a speaker of the same voice variant with another accent, pitch and way of speaking."""
+    accents = [accent for accent in ACCENTS if accent != speaker.accent]
+    lowest, end = _PITCHES
+    step = int(random.randint(8, end - lowest - 7))  # at least 8 apart, also when it wraps around
+    return replace(
+        speaker,
+        accent=accents[random.randint(len(accents))],
+        pitch=lowest + (speaker.pitch - lowest + step) % (end - lowest),
+        pitch_range=int(random.randint(*_PITCH_RANGES)),
+        rate=int(random.randint(*_RATES)),
+    )
 
 
 def record(espeak: Espeak, speaker: Speaker, text: str, random: RandomState) -> NDArray[np.int16]:
@@ -112,6 +142,12 @@ def shuffled(items: Sequence, random: RandomState) -> list:
     return [items[index] for index in random.permutation(len(items))]
 
 
-def _draw_id(random: RandomState) -> str:
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-    return "".join(letters[index] for index in random.randint(0, len(letters), size=16))
+def endless(items: Sequence, random: RandomState) -> Iterator:
+    """Deal all items in random order, then all again in another, without end."""
+    while True:
+        yield from shuffled(items, random)
+
+
+def draw_id(random: RandomState, length: int, letters: str = LETTERS) -> str:
+    """Draw an identifier of ``length`` characters out of ``letters``."""
+    return "".join(letters[index] for index in random.randint(0, len(letters), size=length))
