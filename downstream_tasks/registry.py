@@ -21,7 +21,10 @@ class Task:
     description: str
 
 
-TASKS = (Task("ic", "fluent_commands", "intent classification, Fluent Speech Commands, accuracy"),)
+TASKS = (
+    Task("ic", "fluent_commands", "intent classification, Fluent Speech Commands, accuracy"),
+    Task("sid", "voxceleb1", "speaker identification, VoxCeleb1, accuracy"),
+)
 
 _BY_NAME = {name: task for task in TASKS for name in (task.name, task.s3prl_name)}
 

@@ -57,6 +57,8 @@ def read_split(root: Path, split: str) -> list[Command]:
 class Vocabulary:
     """The values of each slot, numbered in the order in which the training split shows them, as in S3PRL."""
 
+    slots = SLOTS
+
     def __init__(self, commands: list[Command]) -> None:
         self.values = [list(dict.fromkeys(column)) for column in zip(*(c.values for c in commands), strict=True)]
         self._ids = [{value: index for index, value in enumerate(values)} for values in self.values]

@@ -10,3 +10,10 @@ def fluent_commands(tmp_path_factory):
     """A few spoken commands in Fluent Speech Commands' layout: 40 for training, 8 for dev and 10 for test."""
     (folder,) = make_mini_superb(tmp_path_factory.mktemp("corpora"), corpora=["fluent_speech_commands"], scale=0.03)
     return folder
+
+
+@pytest.fixture(scope="session")
+def voxceleb1(tmp_path_factory):
+    """A few utterances of a few speakers in VoxCeleb1's layout."""
+    (folder,) = make_mini_superb(tmp_path_factory.mktemp("corpora"), corpora=["voxceleb1"], scale=0.1)
+    return folder

@@ -17,18 +17,11 @@ from downstream_tasks.ic.dataset import FILES
 from downstream_tasks.ic.expert import DownstreamExpert
 from s3prl_interfaces.errors import ConfigError, DataError
 from s3prl_interfaces.s3prl_compat import import_s3prl
+from tests.tasks.parity import features_of, run
 
 S3PRLExpert = import_s3prl("s3prl.downstream.fluent_commands.expert").DownstreamExpert
 
 SPLITS = ("train", "dev", "test")
-
-
-class Logger:
-    def __init__(self):
-        self.scalars = {}
-
-    def add_scalar(self, tag, value, global_step):
-        self.scalars[tag, global_step] = value
 
 
 def config_of(corpus, width=24):
@@ -57,7 +50,7 @@ def ours(fluent_commands, tmp_path):
 @pytest.fixture
 def both(fluent_commands, tmp_path):
     """Our expert and S3PRL's, with the same weights: nearly the identity, so that features can state the logits."""
-    width = sum(build(DownstreamExpert, fluent_commands, tmp_path / "ours").vocabulary.sizes)
+    width = sum(build(DownstreamExpert, fluent_commands, tmp_path / "ours").labels.sizes)
     ours, theirs = (
         build(cls, fluent_commands, tmp_path / cls.__module__, width) for cls in (DownstreamExpert, S3PRLExpert)
     )
@@ -70,37 +63,10 @@ def both(fluent_commands, tmp_path):
     return ours, theirs
 
 
-def features_of(labels, sizes, noise, generator):
-    """Features that hold the labels under noise, of 2 to 9 frames."""
-    offsets = np.cumsum([0, *sizes[:-1]])
-    features = []
-    for label in labels:
-        frames = int(torch.randint(2, 10, (1,), generator=generator))
-        feature = noise * torch.randn(frames, sum(sizes), generator=generator)
-        feature[:, torch.as_tensor(label) + torch.as_tensor(offsets)] += 1
-        features.append(feature)
-    return features
-
-
-def run(expert, split, noise, sizes, step, order_seed=0):
-    """One pass over a split as a runner makes it: batch losses, what is logged, what is to be saved."""
-    torch.manual_seed(order_seed)  # of the shuffled training split
-    generator = torch.Generator().manual_seed(1)
-    records, logger, losses = defaultdict(list), Logger(), []
-    with torch.no_grad():
-        for batch, (_, labels, names) in enumerate(expert.get_dataloader(split)):
-            features = features_of(labels, sizes, noise, generator)
-            losses.append(expert(split, features, labels, names, records=records, batch_id=batch))
-    saved = expert.log_records(
-        split, records=records, logger=logger, global_step=step, batch_ids=[], total_batch_num=len(losses)
-    )
-    return torch.stack(losses), logger.scalars, saved
-
-
 def test_vocabularies_are_s3prls(both):
     ours, theirs = both
-    assert ours.vocabulary.sizes == theirs.values_per_slot
-    for slot, values in zip(("action", "object", "location"), ours.vocabulary.values, strict=True):
+    assert ours.labels.sizes == theirs.values_per_slot
+    for slot, values in zip(("action", "object", "location"), ours.labels.values, strict=True):
         assert {index: theirs.Sy_intent[slot][index] for index in range(len(values))} == dict(enumerate(values))
 
 
@@ -119,7 +85,7 @@ def test_batches_are_s3prls(both, split):
 @pytest.mark.parametrize("split", SPLITS)
 def test_loss_and_accuracy_are_s3prls(both, split):
     ours, theirs = both
-    sizes = ours.vocabulary.sizes
+    sizes = ours.labels.sizes
     losses, scalars, _ = run(ours, split, 1.0, sizes, step=5)
     their_losses, their_scalars, _ = run(theirs, split, 1.0, sizes, step=5)
     assert_close(losses, their_losses, rtol=1e-5, atol=1e-5)
@@ -129,7 +95,7 @@ def test_loss_and_accuracy_are_s3prls(both, split):
 
 
 def test_gradients_are_s3prls(both):
-    sizes = both[0].vocabulary.sizes
+    sizes = both[0].labels.sizes
     _, labels, names = next(iter(both[0].get_dataloader("dev")))
     for expert in both:
         features = features_of(labels, sizes, 1.0, torch.Generator().manual_seed(2))
@@ -139,7 +105,7 @@ def test_gradients_are_s3prls(both):
 
 
 def test_the_best_on_dev_is_s3prls(both):
-    sizes = both[0].vocabulary.sizes
+    sizes = both[0].labels.sizes
     assert [run(expert, "test", 0.0, sizes, 0)[2] for expert in both] == [[], []]  # test never decides
     noises = (2.0, 2.0, 0.1, 2.0)  # a tie is not better, nor is worse
     decisions = [[run(expert, "dev", noise, sizes, step)[2] for step, noise in enumerate(noises)] for expert in both]
@@ -152,7 +118,7 @@ def test_predictions_are_s3prls_and_each_utterance_is_there_once(both, fluent_co
     files = (f"{split}_predict.csv", f"{split}_truth.csv")
     contents = []
     for expert in both:
-        run(expert, split, 1.0, both[0].vocabulary.sizes, step=1)
+        run(expert, split, 1.0, both[0].labels.sizes, step=1)
         contents.append([(Path(expert.expdir) / file).read_text() for file in files])
     assert contents[0] == contents[1]
     predicted, truth = ([line.split(",") for line in text.splitlines()] for text in contents[0])
@@ -164,7 +130,7 @@ def test_predictions_are_s3prls_and_each_utterance_is_there_once(both, fluent_co
 
 
 def test_training_keeps_and_writes_no_predictions(ours):
-    run(ours, "train", 1.0, ours.vocabulary.sizes, step=1)
+    run(ours, "train", 1.0, ours.labels.sizes, step=1)
     assert not list(ours.expdir.iterdir())
     records = defaultdict(list)
     ours("train", [torch.randn(5, 24)], [np.zeros(3, dtype=np.int64)], ["a"], records=records)
@@ -203,11 +169,11 @@ def test_an_utterance_without_frames_has_no_nan(ours):
 def test_inference_names_the_slots_and_appends(ours):
     with torch.no_grad():
         ours.projector.weight.zero_()
-        ours.model.post_net.linear.bias[ours.vocabulary.sizes[0] + 2] += 100  # the third object
+        ours.model.post_net.linear.bias[ours.labels.sizes[0] + 2] += 100  # the third object
     (answer,) = ours.inference([torch.randn(7, 24)], ["a"])
     ours.inference([torch.randn(3, 24)], ["b"])
     assert list(answer) == ["action", "object", "location"]
-    assert answer["object"] == ours.vocabulary.values[1][2]
+    assert answer["object"] == ours.labels.values[1][2]
     written = (ours.expdir / "inference.csv").read_text().splitlines()
     assert written == [",".join([name, *answer.values()]) for name in "ab"]
 
@@ -275,8 +241,8 @@ def test_words_that_pandas_takes_for_nothing_are_kept(corpus, tmp_path):
     for split in SPLITS:
         write_rows(corpus, split, rows)
     expert = build(DownstreamExpert, corpus, tmp_path)
-    assert expert.vocabulary.values == [words] * 3
-    assert [expert.vocabulary.decode(label.tolist())[0] for label in expert.datasets["test"].labels] == words
+    assert expert.labels.values == [words] * 3
+    assert [expert.labels.decode(label.tolist())[0] for label in expert.datasets["test"].labels] == words
 
 
 def test_a_csv_with_a_byte_order_mark_is_read(corpus, tmp_path):
@@ -324,6 +290,6 @@ def test_defaults_are_superbs(fluent_commands, tmp_path):
     expert = DownstreamExpert(
         8, downstream_expert={"datarc": {"file_path": str(fluent_commands)}}, expdir=str(tmp_path)
     )
-    assert (expert.data.num_workers, expert.data.train_batch_size, expert.data.eval_batch_size) == (12, 32, 32)
+    assert (expert.loader.num_workers, expert.loader.train_batch_size, expert.loader.eval_batch_size) == (12, 32, 32)
     assert isinstance(expert.projector, nn.Linear)
     assert expert.projector.out_features == 256

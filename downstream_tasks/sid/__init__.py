@@ -1,0 +1,1 @@
+"""SUPERB's speaker identification (SID) on VoxCeleb1."""
