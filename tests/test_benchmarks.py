@@ -1,0 +1,16 @@
+"""The benchmarks run, on sizes that take a moment."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def test_data(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark_data.py", "--files", "3000", "--repeat", "2"])
+    runpy.run_path(str(SCRIPTS / "benchmark_data.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert "3000 files, median of 2" in shown
+    assert float(re.search(r"ratio: ([\d.]+)", shown)[1]) > 0
