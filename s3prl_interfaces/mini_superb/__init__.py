@@ -18,6 +18,7 @@ Corpus                        SUPERB's task          Directory
 ============================  =====================  ====================================================
 ``fluent_speech_commands``    IC, spoken intents     ``fluent_speech_commands_dataset``
 ``voxceleb1``                 SID, speakers          ``voxceleb1``
+``iemocap``                   ER, emotions           ``IEMOCAP_full_release``
 ============================  =====================  ====================================================
 """
 

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from s3prl_interfaces.errors import ConfigError, unknown_name
-from s3prl_interfaces.mini_superb import fluent_speech_commands, voxceleb1
+from s3prl_interfaces.mini_superb import fluent_speech_commands, iemocap, voxceleb1
 
 CORPORA: dict[str, Callable[..., Path]] = {
     fluent_speech_commands.NAME: fluent_speech_commands.make,
     voxceleb1.NAME: voxceleb1.make,
+    iemocap.NAME: iemocap.make,
 }
 """The corpora that can be made, by name."""
 
