@@ -24,6 +24,7 @@ class Task:
 TASKS = (
     Task("ic", "fluent_commands", "intent classification, Fluent Speech Commands, accuracy"),
     Task("sid", "voxceleb1", "speaker identification, VoxCeleb1, accuracy"),
+    Task("er", "emotion", "emotion recognition, IEMOCAP, accuracy"),
 )
 
 _BY_NAME = {name: task for task in TASKS for name in (task.name, task.s3prl_name)}

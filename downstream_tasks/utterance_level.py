@@ -71,7 +71,7 @@ class UtteranceExpert(nn.Module):
     """
 
     score = Score("acc", "test", higher_is_better=True)
-    tag: ClassVar[str]
+    tag: str
     """TensorBoard's group, S3PRL's name of the task."""
     loss_name: ClassVar[str] = "loss"
     """What S3PRL logs the loss as."""

@@ -66,6 +66,7 @@ def finish(
         interface=lane.interface_name,
         interface_options=lane.interface_options,
         seed=args.seed,
+        fold=getattr(lane.head, "fold", None),  # of a cross-validated task
         metrics={split: {**_finite(split, done), "step": states["Step"]} for split, done in evaluations.items()},
         primary=_primary(lane, args, evaluations),
         parameters={

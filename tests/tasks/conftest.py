@@ -17,3 +17,10 @@ def voxceleb1(tmp_path_factory):
     """A few utterances of a few speakers in VoxCeleb1's layout."""
     (folder,) = make_mini_superb(tmp_path_factory.mktemp("corpora"), corpora=["voxceleb1"], scale=0.1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def iemocap(tmp_path_factory):
+    """Ten acted utterances of each of five sessions in IEMOCAP's layout, eight of them with an emotion that counts."""
+    (folder,) = make_mini_superb(tmp_path_factory.mktemp("corpora"), corpora=["iemocap"], scale=0.1)
+    return folder

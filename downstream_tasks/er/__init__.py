@@ -1,0 +1,1 @@
+"""SUPERB's emotion recognition (ER) on IEMOCAP, in five folds."""

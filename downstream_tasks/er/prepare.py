@@ -1,0 +1,122 @@
+"""IEMOCAP's metadata for SUPERB, from the corpus's own annotations."""
+
+import json
+import logging
+from pathlib import Path
+
+from s3prl_interfaces.errors import DataError
+
+log = logging.getLogger(__name__)
+
+LABELS = {"neu": 0, "hap": 1, "ang": 2, "sad": 3}
+_EMOTIONS = {**{emotion: emotion for emotion in LABELS}, "exc": "hap"}
+"""What an annotated emotion counts as; utterances with another one are left out."""
+
+# The order in which S3PRL's authors' disk listed the dialogs, without `SesNN`. It decides which utterances are dev,
+# so scores compare with SUPERB's only in this order.
+_ORDER = {
+    "Session1": (
+        "F_script02_2 F_impro07 F_script03_2 M_impro02 F_impro06 F_script01_3 M_script02_1 M_impro04 M_script01_1 "
+        "F_impro01 F_script01_1 F_impro05 M_script01_2 M_script02_2 F_script02_1 M_script03_2 M_impro05 M_impro01 "
+        "F_impro03 M_impro03 M_script01_3 F_script03_1 M_impro07 F_impro02 M_impro06 M_script03_1 F_impro04 "
+        "F_script01_2"
+    ),
+    "Session2": (
+        "F_impro03 F_script03_2 M_script03_2 M_impro04 M_impro05 F_script02_1 F_script02_2 M_script02_2 M_impro08 "
+        "M_impro07 F_script03_1 M_script01_3 F_impro06 F_impro01 F_impro04 F_script01_2 M_impro02 M_impro03 "
+        "F_script01_3 F_impro05 F_script01_1 M_impro06 M_script02_1 F_impro08 F_impro02 M_script01_1 M_impro01 "
+        "M_script01_2 M_script03_1 F_impro07"
+    ),
+    "Session3": (
+        "F_script02_1 M_impro04 M_script03_2 M_impro05b M_impro02 F_impro05 M_script02_2 M_impro08b F_impro07 "
+        "M_script01_1 M_script02_1 M_impro05a M_impro07 M_script03_1 F_script03_1 M_impro01 F_script01_1 "
+        "F_impro04 F_script02_2 F_script01_3 M_script01_3 M_impro06 F_impro01 F_impro03 M_script01_2 M_impro08a "
+        "M_impro03 F_script03_2 F_script01_2 F_impro08 F_impro06 F_impro02"
+    ),
+    "Session4": (
+        "F_script03_1 F_impro01 M_script02_1 M_script02_2 F_script01_3 M_impro05 F_script02_1 F_impro07 F_impro02 "
+        "F_impro03 M_impro02 F_script01_1 M_script01_1 F_script03_2 M_impro06 F_script02_2 M_impro01 M_impro04 "
+        "F_impro05 F_script01_2 F_impro08 F_impro06 M_impro03 M_script01_3 M_script01_2 M_script03_1 M_script03_2 "
+        "M_impro07 F_impro04 M_impro08"
+    ),
+    "Session5": (
+        "M_script01_3 F_impro04 M_script02_2 F_script01_3 F_script01_2 F_impro06 M_impro06 M_impro01 F_script03_1 "
+        "F_impro07 F_script03_2 M_script01_1b F_impro05 M_script01_1 F_impro08 M_script03_1 M_impro05 F_impro01 "
+        "F_impro02 M_impro03 F_script01_1 M_impro04 M_script02_1 F_impro03 F_script02_2 F_script02_1 M_script03_2 "
+        "M_impro08 M_impro02 M_impro07 M_script01_2"
+    ),
+}
+
+
+def write_metadata(root: str | Path, folder: str | Path) -> None:
+    """Write ``folder/SessionN/{train,test}_meta_data.json``: session N is tested on, the others are trained on.
+
+    The dialogs of IEMOCAP come in the order of S3PRL's own files, those of another corpus in alphabetical order.
+
+    Args:
+        root: IEMOCAP_full_release, the folder that holds Session1 to Session5.
+        folder: where the metadata goes; made if missing.
+
+    Raises:
+        DataError: the corpus is missing or incomplete, or ``folder`` cannot be written.
+    """
+    root, folder = Path(root), Path(folder)
+    paths = sorted(path for path in root.glob("Session*") if path.is_dir())
+    if len(paths) < 2:
+        raise DataError(f"{root} must hold IEMOCAP's folders Session1 to Session5, but has {len(paths)} of them.")
+    sessions = {path.name: _read_session(path) for path in paths}
+    try:
+        for name, tested in sessions.items():
+            trained = [entry for other, entries in sessions.items() if other != name for entry in entries]
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for split, entries in (("train", trained), ("test", tested)):
+                content = json.dumps({"labels": LABELS, "meta_data": entries})
+                (folder / name / f"{split}_meta_data.json").write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error}.") from error
+
+
+def _read_session(session: Path) -> list[dict[str, str]]:
+    """The metadata's entries of one session."""
+    root = session.parent
+    wavs = {path.stem: path.relative_to(root).as_posix() for path in session.glob("sentences/wav/*/*.wav")}
+    entries = []
+    for dialog in _in_order(session):
+        for name, emotion in _read_dialog(dialog):
+            if emotion in _EMOTIONS and name in wavs:
+                speaker = name.partition("_")[0]
+                entries.append({"path": wavs[name], "label": _EMOTIONS[emotion], "speaker": speaker})
+    if not entries:
+        raise DataError(
+            f"{session} has no utterance: it must hold sentences/wav/*/*.wav and dialog/EmoEvaluation/*.txt."
+        )
+    return entries
+
+
+def _in_order(session: Path) -> list[Path]:
+    """The annotations of a session's dialogs; not the `._*.txt` that macOS left in IEMOCAP."""
+    dialogs = {path.stem: path for path in session.glob("dialog/EmoEvaluation/[!.]*.txt")}
+    names = sorted(dialogs)
+    known = [f"Ses{session.name[-1:]:0>2}{name}" for name in _ORDER.get(session.name, "").split()]
+    if sorted(known) == names:
+        names = known
+    else:
+        log.info("%s does not have IEMOCAP's dialogs: they are put in alphabetical order.", session)
+    return [dialogs[name] for name in names]
+
+
+def _read_dialog(path: Path) -> list[tuple[str, str]]:
+    """The name and the emotion of each utterance: lines ``[begin - end]<tab>name<tab>emotion<tab>[V, A, D]``."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    utterances = []
+    for number, line in enumerate(lines, start=1):
+        if not line.startswith("["):
+            continue  # a heading, or what one annotator said
+        fields = [field for field in line.split("\t") if field]
+        if len(fields) < 3:
+            raise DataError(f"{path}, line {number}: must be `[begin - end]<tab>name<tab>emotion`, but is {line!r}.")
+        utterances.append((fields[1], fields[2]))
+    return utterances
