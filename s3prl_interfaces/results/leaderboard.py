@@ -141,7 +141,7 @@ def _build_table(upstream: str, results: Sequence[RunResult], baseline: str) -> 
         complete, incomplete_notes = _drop_incomplete_seeds(scores)
         column, column_cells = _build_column(key, complete, baseline)
         columns.append(column)
-        notes += incomplete_notes + _config_notes(scores)
+        notes += incomplete_notes + _fold_notes(complete) + _config_notes(scores)
         for label in labels:
             cells[label].append(column_cells.get(label))
 
@@ -174,6 +174,13 @@ def _drop_incomplete_seeds(
             else:
                 complete[label] += of_seed
     return complete, notes
+
+
+def _fold_notes(runs: Mapping[str, Sequence[RunResult]]) -> list[str]:
+    """Say which folds a score is the mean of: two of five are not the task's score."""
+    everything = [run for label in runs for run in runs[label]]
+    folds = sorted({run.fold for run in everything if run.fold is not None})
+    return [f"{everything[0].task}: the mean of {', '.join(folds)}."] if folds else []
 
 
 def _config_notes(runs: Mapping[str, Sequence[RunResult]]) -> list[str]:

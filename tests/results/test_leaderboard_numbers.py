@@ -141,7 +141,7 @@ def test_score_of_a_seed_is_the_mean_of_its_folds(make_result):
     # Of 0.6 and 0.7: 0.1 / sqrt(2).
     assert cell.std == pytest.approx(0.0707106781, abs=1e-9)
     assert cell.seeds == (1, 2)
-    assert table.notes == ()
+    assert table.notes == ("ic: the mean of fold1, fold2.",)
 
 
 def test_seed_without_all_folds_is_left_out(make_result):
@@ -149,7 +149,10 @@ def test_seed_without_all_folds_is_left_out(make_result):
     results.append(make_result(0.9, interface="hconv", fold="fold1"))
     table = _only(build_leaderboard(results))
     assert _rows(table)["hconv"].cells == (None,)
-    assert table.notes == ("ic: hconv, seed 1, is left out, it lacks fold2, fold3.",)
+    assert table.notes == (
+        "ic: hconv, seed 1, is left out, it lacks fold2, fold3.",
+        "ic: the mean of fold1, fold2, fold3.",
+    )
 
 
 def test_different_configs_are_noted(make_result):
