@@ -15,6 +15,8 @@ from s3prl_interfaces.errors import DataError
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
+MIN_SAMPLES = 400
+"""One frame of 25 ms: speech models refuse less."""
 
 # Shared with the loader's worker processes, so that a whole corpus of another rate is mentioned once.
 _told_rate = multiprocessing.Value("b", 0)
@@ -30,15 +32,15 @@ def load_audio(path: Path) -> np.ndarray:
         (samples,) float32 at 16 kHz, in [-1, 1].
 
     Raises:
-        DataError: the file is missing, cannot be decoded, or holds no samples.
+        DataError: the file is missing, cannot be decoded, or is shorter than one frame (25 ms).
     """
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
         reason = "it does not exist" if not path.exists() else str(error)
         raise DataError(f"Audio file {path} cannot be read: {reason}.") from error
-    if not len(samples):
-        raise DataError(f"Audio file {path} holds no samples.")
+    if len(samples) * SAMPLE_RATE < MIN_SAMPLES * rate:
+        raise DataError(f"Audio file {path} has {len(samples)} samples at {rate} Hz, less than one frame of 25 ms.")
     if samples.shape[1] > 1:
         _tell_once(_told_channels, "%s has %d channels: they are averaged, here and below.", path, samples.shape[1])
     wav = samples.mean(axis=1)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from downstream_tasks.heads import UtteranceLevel
+from downstream_tasks.loading import generator_of, make_loader, plain_batches, tell_skipped
 from downstream_tasks.score import Score
 
 
@@ -22,6 +23,8 @@ class LoaderConfig:
     num_workers: int = 12
     train_batch_size: int = 32
     eval_batch_size: int = 32
+    skip_bad_audio: bool = False
+    """Leave out an utterance that cannot be read, and say so; else it is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ class UtteranceExpert(nn.Module):
     Args:
         upstream_dim: width of the features.
         expdir: where predictions go.
+        seed: of the order of the data.
         loader: batch sizes and workers.
         model: the head.
         datasets: of each split, with items ``(wav, ids, name)``: (samples,) float32, (slots,) int64, str.
@@ -85,6 +89,7 @@ class UtteranceExpert(nn.Module):
         upstream_dim: int,
         expdir: str,
         *,
+        seed: int,
         loader: LoaderConfig,
         model: ModelConfig,
         datasets: Mapping[str, Dataset],
@@ -92,6 +97,7 @@ class UtteranceExpert(nn.Module):
     ) -> None:
         super().__init__()
         self.expdir = Path(expdir)
+        self.seed = seed
         self.loader = loader
         self.datasets = datasets
         self.labels = labels
@@ -99,20 +105,29 @@ class UtteranceExpert(nn.Module):
         self.model = UtteranceLevel(model.projector_dim, sum(labels.sizes))
         self.register_buffer("best_score", torch.zeros(1))
 
-    def get_dataloader(self, split: str) -> DataLoader:
-        """Batches ``(wavs, ids, names)`` of ``train`` (shuffled), or of another split in its own order.
+    def get_dataloader(self, split: str, epoch: int = 0) -> DataLoader:
+        """Batches ``(wavs, ids, names)`` of one epoch of a split.
 
         Raises:
             KeyError: there is no such split.
         """
-        training = split == "train"
-        return DataLoader(
+        return make_loader(
             self.datasets[split],
-            batch_size=self.loader.train_batch_size if training else self.loader.eval_batch_size,
-            shuffle=training,
+            self.batches(split, epoch),
+            seed=self.seed,
+            split=split,
+            epoch=epoch,
             num_workers=self.loader.num_workers,
-            collate_fn=_transpose,
+            skip_bad_audio=self.loader.skip_bad_audio,
         )
+
+    def batches(self, split: str, epoch: int) -> Sampler[list[int]]:
+        """Which utterances make up each batch: ``train`` is shuffled, another split keeps its order."""
+        size = len(self.datasets[split])  # type: ignore[arg-type]
+        if split == "train":
+            generator = generator_of(self.seed, split, epoch)
+            return plain_batches(size, self.loader.train_batch_size, generator)
+        return plain_batches(size, self.loader.eval_batch_size)
 
     def forward(
         self,
@@ -161,6 +176,7 @@ class UtteranceExpert(nn.Module):
             logger.add_scalar(f"{self.tag}/{split}-{key}", average, global_step=global_step)
         if split == "train":
             return []
+        tell_skipped(split, len(records["name"]), len(self.datasets[split]))  # type: ignore[arg-type]
         for kind in ("predict", "truth"):
             self._write(f"{split}_{kind}", records["name"], records[kind])
         accuracy = torch.tensor(records["acc"]).mean()
@@ -186,7 +202,3 @@ class UtteranceExpert(nn.Module):
         lines = [self.separator.join([name, *row]) + "\n" for name, row in zip(names, rows, strict=True)]
         with (self.expdir / f"{file}.{self.suffix}").open(mode, encoding="utf-8") as handle:
             handle.writelines(lines)
-
-
-def _transpose(samples: list[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
-    return tuple(zip(*samples, strict=True))

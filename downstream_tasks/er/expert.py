@@ -59,6 +59,7 @@ class DownstreamExpert(UtteranceExpert):
         downstream_expert: the config's block, see :class:`ExpertConfig`.
         expdir: where predictions go.
         downstream_variant: the fold (``-v``) where the config names none; fold1 where neither does.
+        seed: of the order of the data.
 
     Attributes:
         fold: ``foldN``; session N is the test split.
@@ -76,6 +77,7 @@ class DownstreamExpert(UtteranceExpert):
         downstream_expert: dict[str, Any],
         expdir: str,
         downstream_variant: str | None = None,
+        seed: int = 1337,
         **_: Any,
     ) -> None:
         config = read_block(ExpertConfig, downstream_expert, "downstream_expert")
@@ -87,6 +89,7 @@ class DownstreamExpert(UtteranceExpert):
         super().__init__(
             upstream_dim,
             expdir,
+            seed=seed,
             loader=data,
             model=config.modelrc,
             datasets={

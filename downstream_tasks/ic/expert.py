@@ -32,6 +32,7 @@ class DownstreamExpert(UtteranceExpert):
         upstream_dim: width of the features.
         downstream_expert: the config's block, see :class:`ExpertConfig`.
         expdir: where predictions go.
+        seed: of the order of the data.
 
     Raises:
         ConfigError: a key that nothing reads, or a value that does not fit.
@@ -43,13 +44,16 @@ class DownstreamExpert(UtteranceExpert):
     suffix = "csv"
     separator = ","
 
-    def __init__(self, upstream_dim: int, downstream_expert: dict[str, Any], expdir: str, **_: Any) -> None:
+    def __init__(
+        self, upstream_dim: int, downstream_expert: dict[str, Any], expdir: str, seed: int = 1337, **_: Any
+    ) -> None:
         config = read_block(ExpertConfig, downstream_expert, "downstream_expert")
         commands = {split: read_split(Path(config.datarc.file_path), split) for split in FILES}
         vocabulary = Vocabulary(commands["train"])
         super().__init__(
             upstream_dim,
             expdir,
+            seed=seed,
             loader=config.datarc,
             model=config.modelrc,
             datasets={split: FluentCommandsDataset(rows, vocabulary) for split, rows in commands.items()},

@@ -38,6 +38,7 @@ class DownstreamExpert(UtteranceExpert):
         upstream_dim: width of the features.
         downstream_expert: the config's block, see :class:`ExpertConfig`.
         expdir: where predictions go.
+        seed: of the order of the data.
 
     Raises:
         ConfigError: a key that nothing reads, or a value that does not fit.
@@ -46,7 +47,9 @@ class DownstreamExpert(UtteranceExpert):
 
     tag = "voxceleb1"
 
-    def __init__(self, upstream_dim: int, downstream_expert: dict[str, Any], expdir: str, **_: Any) -> None:
+    def __init__(
+        self, upstream_dim: int, downstream_expert: dict[str, Any], expdir: str, seed: int = 1337, **_: Any
+    ) -> None:
         config = read_block(ExpertConfig, downstream_expert, "downstream_expert")
         data = config.datarc
         splits = read_metadata(Path(data.meta_data), Path(data.file_path))
@@ -54,6 +57,7 @@ class DownstreamExpert(UtteranceExpert):
         super().__init__(
             upstream_dim,
             expdir,
+            seed=seed,
             loader=data,
             model=config.modelrc,
             datasets={

@@ -31,12 +31,15 @@ def split_loader(head: Any, split: str, epoch: int | None = None) -> Any:
 
 
 def iterate(loader: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    """The loader's batches; a user's mistake found in a worker process keeps its one-line message.
+    """The loader's batches, without those of which no utterance could be read.
 
-    PyTorch hands a worker's exception over as its type with the worker's traceback for a message.
+    A user's mistake found in a worker process keeps its one-line message: PyTorch hands a worker's exception over as
+    its type with the worker's traceback for a message.
     """
     try:
-        yield from loader
+        for batch in loader:
+            if len(batch[0]):
+                yield batch
     except UserError as error:
         marker = f"{type(error).__name__}: "
         text = str(error).strip()

@@ -106,7 +106,7 @@ def test_the_splits_of_each_fold_are_s3prls(iemocap, tmp_path, fold):
 
 @pytest.mark.parametrize("pre_load", [True, False])
 @pytest.mark.parametrize("split", SPLITS)
-def test_batches_are_s3prls(iemocap, tmp_path, split, pre_load):
+def test_batches_are_s3prls(iemocap, tmp_path, split, pre_load, s3prls_order):
     batches = []
     for cls in (DownstreamExpert, S3PRLExpert):
         expert = build(cls, iemocap, tmp_path, pre_load=pre_load)
@@ -120,7 +120,7 @@ def test_batches_are_s3prls(iemocap, tmp_path, split, pre_load):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_loss_and_accuracy_are_s3prls(both, split):
+def test_loss_and_accuracy_are_s3prls(both, split, s3prls_order):
     (losses, scalars, _), (their_losses, their_scalars, _) = [run(expert, split, 2.0, SIZES, step=1) for expert in both]
     assert_close(losses, their_losses, atol=1e-5, rtol=1e-5)
     assert scalars == pytest.approx(their_scalars, abs=1e-5)
