@@ -1,8 +1,9 @@
 """From the results of many runs to one table for each upstream: interface x task."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -11,7 +12,7 @@ from s3prl_interfaces.results.record import RunResult
 
 DEFAULT_BASELINE = "weighted_sum"
 
-SHOWN_AS_PERCENT = frozenset({"acc"})
+SHOWN_AS_PERCENT = frozenset({"acc", "per", "EER", "slot_type_f1"})
 """Metrics that tasks report as a fraction and that people read as a percentage."""
 
 
@@ -23,6 +24,10 @@ class Column:
     split: str
     metric: str
     higher_is_better: bool
+    protocol: Mapping[str, Any]
+    """The task's named options that were used. Unlike ones measure unlike things: they are columns of their own."""
+    heading: str
+    """The task, and of its protocol what differs from another column of the table."""
     decimals: int
     """Digits after the point when shown; values that are equal when shown are ties."""
 
@@ -144,6 +149,7 @@ def _build_table(upstream: str, results: Sequence[RunResult], baseline: str) -> 
         notes += incomplete_notes + _fold_notes(complete) + _config_notes(scores)
         for label in labels:
             cells[label].append(column_cells.get(label))
+    columns = _with_headings(columns)
 
     rows = tuple(
         Row(label, by_label[label][0].interface, by_label[label][0].interface_options, tuple(cells[label]))
@@ -152,9 +158,24 @@ def _build_table(upstream: str, results: Sequence[RunResult], baseline: str) -> 
     return Table(upstream, tuple(columns), rows, tuple(notes))
 
 
-def _column_key(result: RunResult) -> tuple[str, str, str, bool]:
+def _column_key(result: RunResult) -> tuple[str, str, str, bool, str]:
     primary = result.primary
-    return (result.task, primary.split, primary.name, primary.higher_is_better)
+    protocol = json.dumps(result.protocol, sort_keys=True)
+    return (result.task, primary.split, primary.name, primary.higher_is_better, protocol)
+
+
+def _with_headings(columns: Sequence[Column]) -> list[Column]:
+    """Say in each heading which options set columns of the same task apart."""
+    headed = []
+    for column in columns:
+        same_task = [other.protocol for other in columns if other.task == column.task]
+        told = [
+            f"{name}={json.dumps(value)}"
+            for name, value in sorted(column.protocol.items())
+            if any(name not in other or other[name] != value for other in same_task)
+        ]
+        headed.append(replace(column, heading=" ".join([column.task, *told])))
+    return headed
 
 
 def _drop_incomplete_seeds(
@@ -201,14 +222,22 @@ def _config_notes(runs: Mapping[str, Sequence[RunResult]]) -> list[str]:
 
 
 def _build_column(
-    key: tuple[str, str, str, bool], runs: Mapping[str, Sequence[RunResult]], baseline: str
+    key: tuple[str, str, str, bool, str], runs: Mapping[str, Sequence[RunResult]], baseline: str
 ) -> tuple[Column, dict[str, Cell]]:
     scores = {label: _scores(of_label) for label, of_label in runs.items() if of_label}
     means = {label: fmean(of_label) for label, of_label in scores.items()}
-    task, split, metric, higher_is_better = key
+    task, split, metric, higher_is_better, protocol = key
     # Two digits of a percentage; a fraction (an EER of 0.0512) needs four to tell as much.
     is_small = metric not in SHOWN_AS_PERCENT and all(abs(mean) < 1 for mean in means.values())
-    column = Column(task, split, metric, higher_is_better, decimals=4 if is_small else 2)
+    column = Column(
+        task,
+        split,
+        metric,
+        higher_is_better,
+        protocol=json.loads(protocol),
+        heading=task,
+        decimals=4 if is_small else 2,
+    )
 
     shown = {label: column.rounded(mean) for label, mean in means.items()}
     best = (max if higher_is_better else min)(shown.values()) if len(shown) > 1 else None

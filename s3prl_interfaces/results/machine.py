@@ -13,6 +13,7 @@ CSV_FIELDS = (
     "split",
     "metric",
     "higher_is_better",
+    "protocol",
     "label",
     "interface",
     "interface_options",
@@ -73,6 +74,7 @@ def _column(column: Column) -> dict[str, Any]:
         "split": column.split,
         "metric": column.metric,
         "higher_is_better": column.higher_is_better,
+        "protocol": dict(column.protocol),
     }
 
 

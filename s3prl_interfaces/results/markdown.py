@@ -15,7 +15,7 @@ def render_markdown(board: Leaderboard) -> str:
 def _table(table: Table) -> list[str]:
     titles, alignments = ["interface"], ["---"]
     for index, column in enumerate(table.columns):
-        titles.append(f"{column.task} {column.split} {display.metric_title(column)}")
+        titles.append(f"{column.heading} {column.split} {display.metric_title(column)}")
         if display.has_differences(table, index):
             titles.append("Δ")
     titles += ["params", "seeds"]

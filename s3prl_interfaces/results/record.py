@@ -63,6 +63,9 @@ class RunResult:
     """The fold under test of a cross-validated task (``fold1`` of ER), ``null`` elsewhere. A seed's score is
     the mean over its folds."""
 
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """Where SUPERB's way and a sounder one differ, which was used: the task's named options and their values."""
+
     metrics: Mapping[str, Mapping[str, float]]
     """Split -> metric name -> value, and under ``step`` the training step of the weights that were scored."""
 
@@ -97,9 +100,10 @@ class RunResult:
         return f"{self.interface}({options})" if options else self.interface
 
     @property
-    def identity(self) -> tuple[str, str, str, int, str | None]:
+    def identity(self) -> tuple[str, str, str, int, str | None, str]:
         """What makes this run: two results with the same identity are the same run, done twice."""
-        return (self.task, self.upstream, self.label, self.seed, self.fold)
+        protocol = json.dumps(self.protocol, sort_keys=True)
+        return (self.task, self.upstream, self.label, self.seed, self.fold, protocol)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``results.json``."""
@@ -205,7 +209,8 @@ def _problems(result: RunResult) -> Iterator[str]:
     if result.fold is not None:
         yield from _check("fold", result.fold, _is_name, "a non-empty string or null")
     yield from _check("seed", result.seed, _is_whole, "a whole number")
-    yield from _check_options(result.interface_options)
+    yield from _check_options("interface_options", result.interface_options)
+    yield from _check_options("protocol", result.protocol)
     yield from _check_metrics(result.metrics)
     yield from _check_primary(result)
     yield from _check_each("parameters", result.parameters, _is_count, "a whole number of 0 or more")
@@ -246,14 +251,14 @@ def _check_each(name: str, values: Any, is_right: Any, expected: str) -> Iterato
         yield from _check(f"{name}.{key}", value, is_right, expected)
 
 
-def _check_options(options: Any) -> Iterator[str]:
+def _check_options(where: str, options: Any) -> Iterator[str]:
     if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
-        yield f"`interface_options` must be a mapping from names, but is {options!r}"
+        yield f"`{where}` must be a mapping from names, but is {options!r}"
         return
     try:
         json.dumps(options, allow_nan=False)
     except (TypeError, ValueError) as error:
-        yield f"`interface_options` must be values that JSON can hold, but is {options!r} ({error})"
+        yield f"`{where}` must be values that JSON can hold, but is {options!r} ({error})"
 
 
 def _check_metrics(metrics: Any) -> Iterator[str]:

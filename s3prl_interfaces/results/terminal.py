@@ -72,7 +72,7 @@ def _draw(table: Table, indices: Sequence[int]) -> RichTable:
     drawn.add_column("\ninterface", overflow="fold", max_width=LABEL_WIDTH)
     for index in indices:
         column = table.columns[index]
-        drawn.add_column(Text(f"{column.task} {column.split}\n{display.metric_title(column)}"), no_wrap=True)
+        drawn.add_column(Text(f"{column.heading} {column.split}\n{display.metric_title(column)}"), no_wrap=True)
         _extend(cells, _values(table, index))
         if display.has_differences(table, index):
             drawn.add_column("\nΔ", justify="right", no_wrap=True)

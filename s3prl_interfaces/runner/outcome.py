@@ -61,12 +61,13 @@ def finish(
     # The seconds of training are those of the whole run, not of the best step.
     trained = load_checkpoint(find_checkpoint(lane.folder))["Seconds"]
     result = RunResult(
-        task=canonical_name(args.downstream or ""),
+        task=canonical_name(args.downstream or "", lane.config),
         upstream=_upstream_name(args),
         interface=lane.interface_name,
         interface_options=lane.interface_options,
         seed=args.seed,
         fold=getattr(lane.head, "fold", None),  # of a cross-validated task
+        protocol=getattr(lane.head, "protocol", {}),
         metrics={split: {**_finite(split, done), "step": states["Step"]} for split, done in evaluations.items()},
         primary=_primary(lane, args, evaluations),
         parameters={

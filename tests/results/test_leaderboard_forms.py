@@ -186,8 +186,8 @@ def test_json_round_trip(small):
     (table,) = data["tables"]
     assert table["upstream"] == "tiny"
     assert table["columns"] == [
-        {"task": "asr", "split": "test-clean", "metric": "wer", "higher_is_better": False},
-        {"task": "ic", "split": "test", "metric": "acc", "higher_is_better": True},
+        {"task": "asr", "split": "test-clean", "metric": "wer", "higher_is_better": False, "protocol": {}},
+        {"task": "ic", "split": "test", "metric": "acc", "higher_is_better": True, "protocol": {}},
     ]
     concat, hconv = table["rows"][1:]
     assert concat["cells"][0] is None
@@ -224,6 +224,7 @@ def test_csv_round_trip(make_result):
         "split": "test",
         "metric": "acc",
         "higher_is_better": "true",
+        "protocol": "{}",
         "label": "weighted_sum",
         "interface": "weighted_sum",
         "interface_options": "{}",

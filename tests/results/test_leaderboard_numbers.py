@@ -212,3 +212,33 @@ def test_nothing_and_duplicates_are_refused(make_result):
         build_leaderboard([])
     with pytest.raises(ResultError, match="Two of the results are of the same run"):
         build_leaderboard([make_result(0.5), make_result(0.6)])
+
+
+def test_unlike_protocols_are_columns_of_their_own(make_result):
+    """A PER without stress is not comparable with one with stress; what is alike is not said."""
+    strip, keep = ({"stress": stress, "windows": "overlapping"} for stress in ("strip", "keep"))
+    fields = {"task": "pr", "metric": "per", "higher_is_better": False}
+    results = [
+        make_result(0.2, protocol=strip, **fields),
+        make_result(0.3, protocol=keep, **fields),
+        make_result(0.25, protocol=keep, interface="hconv", **fields),
+        make_result(0.9),
+    ]
+    table = _only(build_leaderboard(results))
+    assert [column.heading for column in table.columns] == ["ic", 'pr stress="keep"', 'pr stress="strip"']
+    assert [column.protocol for column in table.columns] == [{}, keep, strip]
+    baseline, other = table.rows
+    assert [cell.mean for cell in baseline.cells] == [0.9, 0.3, 0.2]
+    assert other.cells[1].difference == pytest.approx(-0.05)
+    assert other.cells[2] is None
+
+
+def test_one_protocol_is_not_said(make_result):
+    (column,) = _only(build_leaderboard([make_result(protocol={"dev_sampling": "balanced"})])).columns
+    assert column.heading == "ic"
+
+
+def test_an_option_that_older_results_lack_is_said(make_result):
+    results = [make_result(), make_result(0.6, protocol={"dev_split": "session"})]
+    table = _only(build_leaderboard(results))
+    assert [column.heading for column in table.columns] == ['ic dev_split="session"', "ic"]

@@ -43,6 +43,8 @@ PRIMARY = {"name": "acc", "split": "test", "value": 0.5, "higher_is_better": Tru
         ({"interface_options": [3]}, "`interface_options` must be a mapping from names, but is [3]"),
         ({"interface_options": {3: 1}}, "`interface_options` must be a mapping from names, but is {3: 1}"),
         ({"interface_options": {"a": float("inf")}}, "`interface_options` must be values that JSON can hold"),
+        ({"protocol": [3]}, "`protocol` must be a mapping from names, but is [3]"),
+        ({"protocol": {"a": float("nan")}}, "`protocol` must be values that JSON can hold"),
         ({"interface_options": {"a": {1}}}, "`interface_options` must be values that JSON can hold"),
         ({"metrics": {}}, "`metrics` must be a mapping of at least one split, but is {}"),
         ({"metrics": {"test": 3}}, "`metrics.test` must be a mapping, but is 3"),
@@ -106,7 +108,7 @@ def test_unknown_keys_are_ignored(make_result):
 
 def test_keys_with_a_default_may_be_missing(make_result):
     data = make_result().to_json()
-    for key in ("interface_options", "fold", "seconds", "peak_memory_bytes", "versions", "counts"):
+    for key in ("interface_options", "protocol", "fold", "seconds", "peak_memory_bytes", "versions", "counts"):
         del data[key]
     assert RunResult.from_json(data) == make_result()
 
