@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="s3prl-interfaces", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_run, _add_list, _add_mini_superb, _add_leaderboard):
+    for add in (_add_run, _add_list, _add_prepare, _add_mini_superb, _add_leaderboard, _add_features):
         add(commands)
     return parser
 
@@ -79,6 +79,7 @@ def _fill_run(parser: argparse.ArgumentParser) -> None:
     what.add_argument("-u", "--upstream", help="a name of S3PRL's hub, FILE.py:FACTORY or package.module:FACTORY")
     what.add_argument("-d", "--downstream", help="the task, by SUPERB's or S3PRL's name")
     what.add_argument("-v", "--downstream_variant", help="a variant of the task, handed to it")
+    what.add_argument("--all-folds", action="store_true", help="train every fold of a cross-validated task (er)")
     what.add_argument("--interface", nargs="+", default=[], metavar="NAME", help="how the layers are combined")
     what.add_argument(
         "-c",
@@ -192,6 +193,21 @@ def _configs() -> list[str]:
     return list_configs()
 
 
+def _add_prepare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("prepare", help="check a downloaded corpus, and write what its task needs beside it")
+    parser.description = "Check a corpus against its task's layout, and write what S3PRL's preparation scripts write."
+    parser.add_argument("task", help="see `s3prl-interfaces list tasks`")
+    parser.add_argument("root", type=Path, help="the folder that the corpus was unpacked to")
+    parser.set_defaults(command=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from downstream_tasks.registry import load_prepare
+
+    for line in load_prepare(options.task)(options.root):
+        sys.stdout.write(f"{line}\n")
+
+
 def _add_mini_superb(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("mini-superb", help="make small synthetic corpora in the real corpora's layouts")
     parser.add_argument("dir", type=Path)
@@ -223,6 +239,27 @@ def _leaderboard(options: argparse.Namespace) -> None:
     board = build_leaderboard(load_results(options.dirs), options.baseline)
     in_terminal = sys.stdout.isatty()
     sys.stdout.write(render_leaderboard(board, options.format, color=in_terminal).rstrip("\n") + "\n")
+
+
+def _add_features(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("features", help="write a trained interface's features of audio files")
+    parser.description = "Write what a trained interface makes of audio files: one NumPy file (frames, width) for each."
+    parser.add_argument("checkpoint", help="a checkpoint, or a run's folder (its newest states-*.ckpt)")
+    parser.add_argument("audio", type=Path, help="an audio file, or a folder of them")
+    parser.add_argument("out", type=Path, help="the folder to write to, laid out as the folder of audio")
+    parser.add_argument("-o", "--override", help="as for `run`: args.upstream_ckpt=NEW/PATH.pt")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--verbose", action="store_true", help="show tracebacks and details")
+    parser.set_defaults(command=_features)
+
+
+def _features(options: argparse.Namespace) -> None:
+    from s3prl_interfaces.runner import load_experiment
+    from s3prl_interfaces.runner.inference import find_audio, write_features
+
+    files = find_audio(options.audio)  # before the upstream is loaded
+    model = load_experiment(options.checkpoint, device=options.device, override=options.override)
+    write_features(model, files, options.audio, options.out)
 
 
 if __name__ == "__main__":

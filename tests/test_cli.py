@@ -100,7 +100,7 @@ S3PRL_DEFAULTS = {
     "verbose": False,
     "disable_cudnn": False,
 }
-DIFFERENT = {"config": [], "interface": [], "device": "auto"}  # S3PRL: one file or None, no such flag, cuda
+DIFFERENT = {"config": [], "interface": [], "device": "auto", "all_folds": False}  # S3PRL: one file or None, no such flag, cuda
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ NOT_FROM_CHECKPOINT = (
     "local_rank",
     "past_exp",
     "auto_resume",
+    "all_folds",
     "device",
     "verbose",
 )
@@ -55,6 +56,8 @@ class RunArguments:
     upstream_revision: str | None = None
     hub: str = "torch"
     downstream_variant: str | None = None
+    all_folds: bool = False
+    """Train every fold of a cross-validated task, one after another, each in a folder of its own."""
     seed: int = 1337
     device: str = "auto"
     cache_dir: str | None = None

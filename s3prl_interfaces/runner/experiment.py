@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 import yaml
 from torch import nn
 
-from downstream_tasks.registry import canonical_name, default_config, is_ours
+from downstream_tasks.registry import canonical_name, default_config, is_ours, load_expert
 from s3prl_interfaces.errors import ConfigError, DataError
 from s3prl_interfaces.featurizer import DEFAULT_INTERFACE
+from s3prl_interfaces.results import load_results
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import split_loader
 from s3prl_interfaces.runner.checkpoint import (
@@ -39,6 +41,7 @@ from s3prl_interfaces.runner.logs import logging_to
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.outcome import RESULTS, finish, scored_splits
 from s3prl_interfaces.runner.randomness import preserved, seed_everything
+from s3prl_interfaces.runner.trained import TrainedModel
 from s3prl_interfaces.runner.training import Position, Trainer
 from s3prl_interfaces.upstream import load_upstream
 
@@ -80,6 +83,9 @@ def run(args: RunArguments) -> None:
         UserError: anything that the user can mend.
     """
     _refuse_unsupported(args)
+    if args.all_folds:
+        _run_folds(args)
+        return
     args, config, start = _read(args)
     if args.mode not in MODES:
         raise ConfigError(f"`-m` must be one of {', '.join(MODES)}, but is {args.mode!r}.")
@@ -92,6 +98,43 @@ def run(args: RunArguments) -> None:
         return
     experiment = _build(args, config, runner, start)
     {"train": _train, "evaluate": _evaluate, "inference": _infer}[args.mode](experiment)
+
+
+def _run_folds(args: RunArguments) -> None:
+    """Train one fold after another into ``<folder>/<fold>/``; with ``-a``, finished folds are left as they are."""
+    expert: Any = load_expert(args.downstream or "")
+    folds: Sequence[str] = getattr(expert, "folds", ())
+    if not folds:
+        raise ConfigError(f"`--all-folds`: task `{args.downstream}` is not cross-validated; leave it out.")
+    if args.mode != "train" or args.past_exp is not None or args.init_ckpt is not None:
+        raise ConfigError("`--all-folds` goes with `-m train`, without `-e` and `-i`; `-a` continues.")
+    folders = [args.folder / fold for fold in folds]
+    for number, (fold, folder) in enumerate(zip(folds, folders, strict=True), start=1):
+        log.info("%s, %d of %d: %s", fold, number, len(folds), folder)
+        override = ",,".join(filter(None, [args.override, f"config.{expert.fold_key}={fold}"]))
+        run(replace(args, all_folds=False, override=override, expname=None, expdir=str(folder)))
+    scores = [result.primary for result in load_results(folders)]
+    mean = sum(score.value for score in scores) / len(scores)
+    log.info("Mean %s %s of %d folds: %.4f", scores[0].split, scores[0].name, len(scores), mean)
+
+
+def load_experiment(checkpoint: str | Path, *, device: str = "auto", override: str | None = None) -> TrainedModel:
+    """Load upstream, interface and head of a trained run. The corpus that it was trained on is not needed.
+
+    Args:
+        checkpoint: a checkpoint of ours or of S3PRL's, or a run's folder (its newest ``states-*.ckpt``).
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        override: as ``-o``: ``args.upstream_ckpt=NEW/PATH.pt`` where the upstream's own checkpoint has moved.
+
+    Raises:
+        UserError: the checkpoint or the upstream cannot be loaded.
+    """
+    asked = RunArguments(mode="inference", past_exp=str(checkpoint), device=device, override=override)
+    with preserved():
+        args, config, start = _read(asked)
+        runner = check_blocks(config, strict=is_ours(args.downstream or ""))
+        experiment = _build(args, config, runner, start)
+    return TrainedModel(experiment.upstream, experiment.lane, experiment.device)
 
 
 def _read(args: RunArguments) -> tuple[RunArguments, dict[str, Any], Start | None]:
@@ -118,6 +161,8 @@ def _read(args: RunArguments) -> tuple[RunArguments, dict[str, Any], Start | Non
     apply_overrides(args.override, args, config)
     if args.interface != chosen:  # `-o args.interface=NAME`
         _choose_interface(args, config)
+    if args.downstream == "ctc":
+        args.downstream = canonical_name("ctc", config)
     return args, config, start
 
 
@@ -126,7 +171,11 @@ def _refuse_another_run(given: RunArguments, stored: RunArguments, config: dict[
     interface = interface_block(config)[0] or DEFAULT_INTERFACE
     for flag, asked, kept in (
         ("-u", given.upstream, stored.upstream),
-        ("-d", given.downstream and canonical_name(given.downstream), canonical_name(stored.downstream or "")),
+        (
+            "-d",
+            given.downstream and canonical_name(given.downstream, config),
+            canonical_name(stored.downstream or "", config),
+        ),
         ("--interface", next(iter(given.interface), None), interface),
     ):
         if asked and asked != kept:
@@ -193,7 +242,9 @@ def _build(args: RunArguments, config: dict[str, Any], runner: RunnerConfig, sta
         revision=args.upstream_revision,
     ).to(device)
     upstream.requires_grad_(args.upstream_trainable)
-    lane = Lane(_output_folder(args, start), args, config, runner, upstream, device)
+    # Without its corpus, a head is rebuilt from what its checkpoint says of the labels.
+    vocabulary = start.states.get("Vocabulary") if start is not None and args.mode == "inference" else None
+    lane = Lane(_output_folder(args, start), args, config, runner, upstream, device, vocabulary)
     if start is not None:
         if start.states.get("Upstream"):
             load_weights(upstream, start.states["Upstream"], "Upstream", start.path)

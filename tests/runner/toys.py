@@ -36,8 +36,15 @@ def build(**_):
 class DownstreamExpert(nn.Module):
     """S3PRL's protocol, with dropout, a random crop and a shuffled loader: everything that draws random numbers."""
 
-    def __init__(self, upstream_dim, downstream_expert, expdir, **_):
+    folds = ("fold1", "fold2")
+    fold_key = "downstream_expert.fold"
+
+    def __init__(self, upstream_dim, downstream_expert, expdir, vocabulary=None, **_):
         super().__init__()
+        self.known = vocabulary
+        self.vocabulary = ["quiet", "loud"]
+        self.fold = downstream_expert.get("fold")
+        self.protocol = downstream_expert.get("protocol", {})
         self.settings = downstream_expert
         self.expdir = Path(expdir)
         self.dropout = nn.Dropout(0.3)
@@ -99,6 +106,11 @@ class DownstreamExpert(nn.Module):
         return []
 
     def inference(self, features, names):
+        with (self.expdir / "inference.txt").open("a") as file:
+            file.write("".join(f"{name}\n" for name in names))
+        return self.predict(features)
+
+    def predict(self, features):
         return [{"class": int(self.linear(feature.mean(0)).argmax())} for feature in features]
 
 
