@@ -301,3 +301,37 @@ def test_s3prls_own_task_runs(tmp_path):
     assert result.task == "example"
     assert result.counts == {"dev": 200, "test": 200}
     assert result.primary.name == "acc"
+
+
+def test_each_epoch_is_dealt_anew_and_counted(tmp_path, monkeypatch):
+    """22 utterances in batches of 4, two to an update: 12 updates are 4 epochs. A continued run counts on."""
+    epochs, names = [], []
+    get_dataloader, forward = DownstreamExpert.get_dataloader, DownstreamExpert.forward
+
+    def counts(self, split, epoch=None):
+        if split == "train" and epoch is not None:
+            epochs.append(epoch)
+        return get_dataloader(self, split)
+
+    def listens(self, split, features, labels, batch_names, records, **others):
+        if self.training:
+            names.extend(batch_names)
+        return forward(self, split, features, labels, batch_names, records, **others)
+
+    monkeypatch.setattr(DownstreamExpert, "get_dataloader", counts)
+    monkeypatch.setattr(DownstreamExpert, "forward", listens)
+    toy_run(tmp_path / "whole")
+    assert epochs == [0, 1, 2, 3]
+    orders = [tuple(names[start : start + 22]) for start in range(0, 88, 22)]
+    assert len(names) == 88
+    assert all(len(set(order)) == 22 for order in orders)
+    assert len(set(orders)) == 4
+
+    with monkeypatch.context() as stopped:
+        stop_at(stopped, 7)  # in the third epoch; the newest checkpoint is of update 6, where it began
+        with pytest.raises(StoppedError):
+            toy_run(tmp_path / "stopped")
+    epochs.clear(), names.clear()
+    toy_run(tmp_path / "stopped", auto_resume=True)
+    assert epochs[-2:] == [2, 3]
+    assert [tuple(names[-44:-22]), tuple(names[-22:])] == orders[2:]
