@@ -243,8 +243,8 @@ def _build(args: RunArguments, config: dict[str, Any], runner: RunnerConfig, sta
     ).to(device)
     upstream.requires_grad_(args.upstream_trainable)
     # Without its corpus, a head is rebuilt from what its checkpoint says of the labels.
-    vocabulary = start.states.get("Vocabulary") if start is not None and args.mode == "inference" else None
-    lane = Lane(_output_folder(args, start), args, config, runner, upstream, device, vocabulary)
+    labels = start.states.get("Labels") if start is not None and args.mode == "inference" else None
+    lane = Lane(_output_folder(args, start), args, config, runner, upstream, device, labels)
     if start is not None:
         if start.states.get("Upstream"):
             load_weights(upstream, start.states["Upstream"], "Upstream", start.path)

@@ -34,7 +34,7 @@ class Lane:
         runner: the config's ``runner`` block.
         upstream: read for its sizes, not kept.
         device: where the weights live.
-        vocabulary: what a checkpoint holds of the task's labels: the head is then made without its corpus.
+        label_state: what a checkpoint holds of the task's labels: the head is then made without its corpus.
 
     Raises:
         ConfigError: a block of the config does not fit the task, the interface or the upstream.
@@ -48,7 +48,7 @@ class Lane:
         runner: RunnerConfig,
         upstream: nn.Module,
         device: torch.device,
-        vocabulary: Any = None,
+        label_state: Any = None,
     ) -> None:
         self.folder = folder
         self.args = args
@@ -70,7 +70,7 @@ class Lane:
         ).to(device)
         expert = load_expert(args.downstream or "")
         blocks = {key: value for key, value in config.items() if key != "interface"}
-        known = {} if vocabulary is None else {"vocabulary": vocabulary}
+        known = {} if label_state is None else {"label_state": label_state}
         # S3PRL's experts are modules with methods that no type knows.
         self.head: Any = expert(
             upstream_dim=self.featurizer.output_dim,
@@ -154,8 +154,8 @@ class Lane:
     def states(self) -> dict[str, Any]:
         """This lane's part of a checkpoint."""
         states: dict[str, Any] = {name: module.state_dict() for name, module in self.modules.items()}
-        if hasattr(self.head, "vocabulary"):
-            states["Vocabulary"] = self.head.vocabulary
+        if hasattr(self.head, "label_state"):
+            states["Labels"] = self.head.label_state()
         states["Optimizer"] = self.optimizer.state_dict()
         if self.scheduler is not None:
             states["Scheduler"] = self.scheduler.state_dict()

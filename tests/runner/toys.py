@@ -39,10 +39,9 @@ class DownstreamExpert(nn.Module):
     folds = ("fold1", "fold2")
     fold_key = "downstream_expert.fold"
 
-    def __init__(self, upstream_dim, downstream_expert, expdir, vocabulary=None, **_):
+    def __init__(self, upstream_dim, downstream_expert, expdir, label_state=None, **_):
         super().__init__()
-        self.known = vocabulary
-        self.vocabulary = ["quiet", "loud"]
+        self.known = label_state
         self.fold = downstream_expert.get("fold")
         self.protocol = downstream_expert.get("protocol", {})
         self.settings = downstream_expert
@@ -104,6 +103,9 @@ class DownstreamExpert(nn.Module):
             self.best_score.fill_(mean["acc"])
             return ["dev-best.ckpt"]
         return []
+
+    def label_state(self):
+        return ["quiet", "loud"]
 
     def inference(self, features, names):
         with (self.expdir / "inference.txt").open("a") as file:
