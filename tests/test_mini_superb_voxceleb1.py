@@ -18,7 +18,7 @@ from s3prl_interfaces.mini_superb.speakers import make_sibling, make_speakers
 
 CORPUS = ["voxceleb1"]
 SCALE = 0.03
-SHA256 = "8b7f03001406d7cdc6f768c87a3a81596a0c0401128f7c3a04756b49e4a56feb"
+SHA256 = "ffc03ea58d84fdaf496317e3e397bf58b5d7273867e15d5f530e18121660ae8c"
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,50 @@ def test_layout_is_that_of_voxceleb1(tiny):
     wavs = [path.relative_to(tiny).as_posix() for path in tiny.rglob("*.wav")]
     assert all(re.fullmatch(r"(dev|test)/wav/id1\d{4}/[\w-]{11}/0000[1-5]\.wav", wav, re.ASCII) for wav in wavs)
     others = {path.name for path in tiny.rglob("*") if path.is_file()} - {Path(wav).name for wav in wavs}
-    assert others == {"veri_test_class.txt", "mini_superb.json"}
+    assert others == {"veri_test_class.txt", "dev_meta_data.txt", "voxceleb1_test_v2.txt", "mini_superb.json"}
     speakers = {top: {path.name for path in (tiny / top / "wav").iterdir()} for top in ("dev", "test")}
-    assert speakers == {"dev": {"id10001", "id10002", "id10004"}, "test": {"id10003"}}
+    assert speakers == {"dev": {"id10001", "id10002"}, "test": {"id10003", "id10004"}}
+
+
+@pytest.mark.parametrize(("top", "name"), [("dev", "dev_meta_data.txt"), ("test", "voxceleb1_test_v2.txt")])
+def test_trials(tiny, top, name):
+    text = (tiny / name).read_bytes().decode()
+    assert text.endswith("\n")
+    trials = [line.split(" ") for line in text.splitlines()]
+    files = sorted(path.relative_to(tiny / top / "wav").as_posix() for path in (tiny / top).rglob("*.wav"))
+    assert [first for _, first, _ in trials] == [file for file in files for _ in range(2)]
+    assert {second for *_, second in trials} <= set(files)
+    assert all(first != second for _, first, second in trials)
+    assert all((label == "1") == (first[:7] == second[:7]) for label, first, second in trials)
+    assert Counter(label for label, *_ in trials) == {"0": len(files), "1": len(files)}
+
+
+def test_dev_trials_are_over_some_speakers():
+    paths = [f"id{number}/video/0000{wav}.wav" for number in range(10001, 10013) for wav in (1, 2)]
+    assert voxceleb1._verified("test", paths) == paths
+    assert voxceleb1._verified("dev", paths) == paths[:8]
+    assert voxceleb1._verified("dev", paths[:6]) == paths[:4]
+
+
+def test_some_utterances_have_an_inner_silence():
+    """That sox's silence effect removes: see test_sv_effects.py."""
+    noise = (1000 + RandomState(0).randint(0, 500, 30000)).astype(np.int16)
+    noise[14000:14160] = 5
+    paused = voxceleb1._with_pause(noise, RandomState(0))
+    assert 1920 <= len(paused) - len(noise) <= 6400
+    (zeros,) = np.nonzero(paused == 0)
+    assert np.array_equal(zeros, np.arange(13920, 13920 + len(zeros)) + (zeros[0] - 13920))
+    assert 13900 <= zeros[0] <= 14160
+    assert np.array_equal(np.delete(paused, zeros), noise)
+
+
+def test_inner_silences_in_the_corpus(tiny):
+    paused = 0
+    for path in tiny.rglob("*.wav"):
+        with wave.open(str(path)) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        paused += "1" * 1920 in "".join(map(str, (samples == 0).astype(int)))
+    assert 2 <= paused <= 12
 
 
 def test_metadata_agrees_with_files(tiny, lines):
@@ -84,7 +125,8 @@ def test_sound(tiny, lines):
         assert parameters == (1, 2, 16000, "NONE")
         assert 5000 <= np.abs(samples).max() < 26000
         levels = np.sqrt((samples[: len(samples) // 160 * 160].reshape(-1, 160) ** 2).mean(axis=1))
-        assert 0 < levels.min() < 0.5 * levels.max()
+        assert levels.min() < 0.5 * levels.max()
+        assert levels[:8].min() > 0  # a pause is inside
         durations.append(len(samples) / 16000)
     assert 1.4 < min(durations) < max(durations) < 5.5
     assert 2 < np.median(durations) < 4
@@ -147,7 +189,7 @@ def test_pinned_hash(tiny):
 
 def test_marker(tiny):
     marker = json.loads((tiny / "mini_superb.json").read_text())
-    assert marker == {"corpus": "voxceleb1", "version": 1, "seed": 0, "scale": SCALE, "sha256": corpus.digest(tiny)}
+    assert marker == {"corpus": "voxceleb1", "version": 2, "seed": 0, "scale": SCALE, "sha256": corpus.digest(tiny)}
 
 
 def test_other_seed_differs(tiny, lines, tmp_path):

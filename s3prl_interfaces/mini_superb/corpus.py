@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from s3prl_interfaces.errors import DataError
@@ -73,12 +74,22 @@ def is_finished(target: Path, parameters: dict[str, Any]) -> bool:
 
 
 def digest(directory: Path) -> str:
-    """SHA-256 over the names and contents of all files below ``directory`` except its marker."""
+    """SHA-256 over the names and contents of all files below ``directory`` except its marker.
+
+    A FLAC file counts by its samples: the bytes that hold them depend on the version of libsndfile.
+    """
     total = hashlib.sha256()
     names = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     for name in sorted(names.keys() - {MARKER}):
-        total.update(f"{name} {hashlib.sha256(names[name].read_bytes()).hexdigest()}\n".encode())
+        total.update(f"{name} {hashlib.sha256(_contents(names[name])).hexdigest()}\n".encode())
     return total.hexdigest()
+
+
+def _contents(path: Path) -> bytes:
+    if path.suffix != ".flac":
+        return path.read_bytes()
+    samples, _ = soundfile.read(path, dtype="int16")
+    return samples.astype("<i2").tobytes()
 
 
 def write_wav(path: Path, samples: NDArray[np.int16]) -> None:

@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from s3prl_interfaces.errors import ConfigError, unknown_name
-from s3prl_interfaces.mini_superb import fluent_speech_commands, iemocap, voxceleb1
+from s3prl_interfaces.mini_superb import fluent_speech_commands, iemocap, librispeech, snips, speech_commands, voxceleb1
 
 CORPORA: dict[str, Callable[..., Path]] = {
     fluent_speech_commands.NAME: fluent_speech_commands.make,
     voxceleb1.NAME: voxceleb1.make,
     iemocap.NAME: iemocap.make,
+    librispeech.NAME: librispeech.make,
+    snips.NAME: snips.make,
+    speech_commands.NAME: speech_commands.make,
 }
 """The corpora that can be made, by name."""
 
@@ -28,8 +31,10 @@ def make_mini_superb(
         corpora: Names out of :data:`CORPORA`; all of them if None.
         seed: Seed of everything random, 0 to 2**32 - 1.
         scale: Size relative to the usual one (for ``fluent_speech_commands`` 1344 + 250 + 348 utterances,
-            130 MB; for ``voxceleb1`` 600 + 120 + 160 utterances of 20 speakers, 86 MB); 0.03 is enough for
-            seeing whether something runs.
+            130 MB; for ``voxceleb1`` 600 + 120 + 160 utterances of 20 speakers, 86 MB; for ``librispeech``
+            600 + 80 + 80 utterances, 44 MB; for ``snips`` 480 + 80 + 80 utterances, 45 MB; for
+            ``speech_commands`` 943 clips to train on and 204 to test on, 36 MB); 0.03 is enough for seeing whether
+            something runs.
 
     Returns:
         The directory of each corpus, in the order of ``corpora``.

@@ -1,5 +1,6 @@
 """Sentences as somebody might say in an interview: a small grammar, some ten thousand of them."""
 
+import re
 from collections.abc import Iterator
 
 from numpy.random import RandomState
@@ -108,3 +109,15 @@ def sentences(random: RandomState) -> Iterator[str]:
         chosen = {kind: next(phrases) for kind, phrases in words.items() if f"{{{kind}}}" in pattern}
         text = pattern.format(**chosen)
         yield text[0].upper() + text[1:]
+
+
+def words_of(text: str) -> list[str]:
+    """Split ``text`` into words in upper case without punctuation, as transcripts of speech have them."""
+    return re.findall(r"[A-Z']+", text.upper())
+
+
+def vocabulary() -> set[str]:
+    """Every word that a sentence can have, in upper case."""
+    patterns = (re.sub(r"\{\w+\}", " ", pattern) for pattern in _PATTERNS)
+    phrases = (phrase for kind in _WORDS.values() for phrase in kind)
+    return {word for text in (*patterns, *phrases) for word in words_of(text)}

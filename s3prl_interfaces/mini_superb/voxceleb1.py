@@ -1,13 +1,15 @@
-"""Speakers to identify, in the layout of VoxCeleb1."""
+"""Speakers to identify and to verify, in the layout of VoxCeleb1."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from numpy.random import RandomState
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from s3prl_interfaces.mini_superb import acoustics, corpus
@@ -25,11 +27,13 @@ from s3prl_interfaces.mini_superb.speakers import (
 
 NAME = "voxceleb1"
 DIRECTORY = "voxceleb1"
-VERSION = 1
+VERSION = 2
 """Raised whenever the same seed gives other bytes."""
 
 METADATA = "veri_test_class.txt"
-"""File that says which split an utterance is in; the directories ``dev`` and ``test`` do not."""
+"""File that says which of SID's splits an utterance is in; the directories ``dev`` and ``test`` do not."""
+TRIALS = {"dev": "dev_meta_data.txt", "test": "voxceleb1_test_v2.txt"}
+"""Files of verification trials, lines ``<0|1> <wav> <wav>``: over some speakers of ``dev``, over all of ``test``."""
 
 _SPEAKERS = 20
 _UTTERANCES = {"train": 30, "dev": 6, "test": 8}  # of one speaker
@@ -38,6 +42,8 @@ _FEWEST_SPEAKERS = 4
 _VIDEO_UTTERANCES = 5  # of one video, at most
 _FIRST_ID = 10001
 _STREAM = 10001  # sets this corpus's random numbers apart from another's
+_PAUSES = 4  # one utterance in so many has one
+_TRIAL_SPEAKERS = 3  # one speaker of `dev` in so many is in the dev trials
 
 
 class _Video(NamedTuple):
@@ -62,16 +68,23 @@ def _write(folder: Path, seed: int, scale: float) -> None:
     videos = list(_plan(seed, scale))
     splits = {split: number for number, split in enumerate(_UTTERANCES, start=1)}
     lines = []
+    tops: dict[str, list[str]] = {top: [] for top in TRIALS}
     total = sum(len(video.texts) for video in videos)
     with Espeak() as espeak, tqdm(total=total, desc=NAME, unit="wav", disable=None) as progress:
         for video in videos:
             for number, text in enumerate(video.texts, start=1):
                 path = f"{video.path}/{number:05}.wav"
                 samples = record(espeak, video.speaker, text, video.random)
+                if not video.random.randint(_PAUSES):
+                    samples = _with_pause(samples, video.random)
                 corpus.write_wav(folder / _top(video.speaker) / "wav" / path, samples)
                 lines.append((path, f"{splits[video.split]} {path}\n"))
+                tops[_top(video.speaker)].append(path)
                 progress.update()
     (folder / METADATA).write_bytes("".join(line for _, line in sorted(lines)).encode())
+    for number, (top, name) in enumerate(TRIALS.items()):
+        trials = _trials(_verified(top, tops[top]), RandomState([seed, _STREAM, number]))
+        (folder / name).write_bytes("".join(f"{trial}\n" for trial in trials).encode())
 
 
 def _sizes(scale: float) -> tuple[int, dict[str, int]]:
@@ -120,6 +133,34 @@ def _in_a_new_place(speaker: Speaker, random: RandomState) -> Speaker:
     )
 
 
+def _with_pause(samples: NDArray[np.int16], random: RandomState) -> NDArray[np.int16]:
+    """Mute ``samples`` for 0.12 to 0.4 s where they are quietest, as a noise gate or a cutter does.
+
+    Rooms are too noisy for the silence that verification removes; this makes some.
+    """
+    blocks = np.abs(samples[: len(samples) // 160 * 160].astype(np.int64)).reshape(-1, 160).sum(axis=1)
+    quarter = len(blocks) // 4
+    place = 160 * (quarter + int(np.argmin(blocks[quarter:-quarter])))
+    pause = np.zeros(int(random.randint(1920, 6401)), dtype=np.int16)
+    return np.concatenate([samples[:place], pause, samples[place:]])
+
+
+def _verified(top: str, paths: Sequence[str]) -> list[str]:
+    """Give the utterances that the trials of a directory are over, of two speakers or more."""
+    speakers = sorted({path.split("/")[0] for path in paths})
+    chosen = speakers if top == "test" else speakers[: max(2, len(speakers) // _TRIAL_SPEAKERS)]
+    return sorted(path for path in paths if path.split("/")[0] in chosen)
+
+
+def _trials(paths: Sequence[str], random: RandomState) -> Iterator[str]:
+    """Compare each utterance with another of its speaker and with one of another speaker."""
+    speakers = {path: path.split("/")[0] for path in paths}
+    for path in paths:
+        for target in (1, 0):
+            others = [one for one in paths if one != path and (speakers[one] == speakers[path]) == bool(target)]
+            yield f"{target} {path} {others[random.randint(len(others))]}"
+
+
 def _top(speaker: Speaker) -> str:
-    """Give the directory of a speaker: some speakers are under ``test``, whatever SUPERB's split."""
-    return "test" if int(speaker.id[2:]) % 5 == 3 else "dev"
+    """Give the directory of a speaker: two in five are under ``test``, whatever SID's split."""
+    return "test" if int(speaker.id[2:]) % 5 in (3, 4) else "dev"
