@@ -97,10 +97,10 @@ def make_loader(
     )
 
 
-def tell_skipped(split: str, evaluated: int, total: int) -> None:
-    """Say how many utterances of a split were left out, if any."""
+def tell_skipped(split: str, evaluated: int, total: int, what: str = "utterances") -> None:
+    """Say how many utterances (or draws of them) of a split were left out, if any."""
     if evaluated < total:
-        log.warning("%s: %d of %d utterances were left out.", split, total - evaluated, total)
+        log.warning("%s: %d of %d %s were left out.", split, total - evaluated, total, what)
 
 
 class _Numbered(Sampler[list[tuple[int, int]]]):

@@ -28,6 +28,7 @@ TASKS = (
     Task("ic", "fluent_commands", "intent classification, Fluent Speech Commands, accuracy"),
     Task("sid", "voxceleb1", "speaker identification, VoxCeleb1, accuracy"),
     Task("er", "emotion", "emotion recognition, IEMOCAP, accuracy"),
+    Task("ks", "speech_commands", "keyword spotting, Speech Commands v0.01, accuracy"),
 )
 
 _CORPORA_OF_CTC = {"libriphone": "pr", "snips": "sf"}

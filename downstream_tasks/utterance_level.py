@@ -1,10 +1,13 @@
 """What SUPERB's utterance-level tasks share: mean over time, a linear head, cross-entropy, accuracy."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -12,19 +15,34 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from downstream_tasks.heads import UtteranceLevel
+from downstream_tasks.labels import Labels
 from downstream_tasks.loading import generator_of, make_loader, plain_batches, tell_skipped
 from downstream_tasks.score import Score
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoaderConfig:
+class ReaderConfig:
     """The keys of ``datarc`` that every such task has."""
 
     num_workers: int = 12
-    train_batch_size: int = 32
-    eval_batch_size: int = 32
     skip_bad_audio: bool = False
     """Leave out an utterance that cannot be read, and say so; else it is an error."""
+
+    def batch_size_of(self, split: str) -> int:
+        """Utterances of a batch."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig(ReaderConfig):
+    """The keys of ``datarc`` of a task with a batch size for training and another for evaluation."""
+
+    train_batch_size: int = 32
+    eval_batch_size: int = 32
+
+    def batch_size_of(self, split: str) -> int:
+        """Utterances of a batch."""
+        return self.train_batch_size if split == "train" else self.eval_batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +61,6 @@ class ModelConfig:
     UtteranceLevel: PoolingConfig = field(default_factory=PoolingConfig)
 
 
-class Labels(Protocol):
-    """What an utterance can be: one value of each of one or more slots."""
-
-    @property
-    def slots(self) -> Sequence[str]:
-        """Names of the slots."""
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many values each slot has."""
-
-    def decode(self, ids: list[int]) -> tuple[str, ...]:
-        """The values of one id per slot."""
-
-
 class UtteranceExpert(nn.Module):
     """Head, loaders and metric of a task that classifies utterances, behind S3PRL's ``DownstreamExpert`` protocol.
 
@@ -72,6 +75,10 @@ class UtteranceExpert(nn.Module):
         model: the head.
         datasets: of each split, with items ``(wav, ids, name)``: (samples,) float32, (slots,) int64, str.
         labels: what the ids mean.
+        protocol: see below.
+
+    Attributes:
+        protocol: the options by which SUPERB's protocol and a sounder way differ, with the values that are used.
     """
 
     score = Score("acc", "test", higher_is_better=True)
@@ -90,10 +97,11 @@ class UtteranceExpert(nn.Module):
         expdir: str,
         *,
         seed: int,
-        loader: LoaderConfig,
+        loader: ReaderConfig,
         model: ModelConfig,
         datasets: Mapping[str, Dataset],
         labels: Labels,
+        protocol: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.expdir = Path(expdir)
@@ -101,9 +109,14 @@ class UtteranceExpert(nn.Module):
         self.loader = loader
         self.datasets = datasets
         self.labels = labels
+        self.protocol: dict[str, Any] = dict(protocol or {})
         self.projector = nn.Linear(upstream_dim, model.projector_dim)
         self.model = UtteranceLevel(model.projector_dim, sum(labels.sizes))
         self.register_buffer("best_score", torch.zeros(1))
+
+    def label_state(self) -> dict[str, list[str]]:
+        """What a checkpoint holds of the labels: the head can be rebuilt from it without the corpus."""
+        return self.labels.values
 
     def get_dataloader(self, split: str, epoch: int = 0) -> DataLoader:
         """Batches ``(wavs, ids, names)`` of one epoch of a split.
@@ -124,10 +137,12 @@ class UtteranceExpert(nn.Module):
     def batches(self, split: str, epoch: int) -> Sampler[list[int]]:
         """Which utterances make up each batch: ``train`` is shuffled, another split keeps its order."""
         size = len(self.datasets[split])  # type: ignore[arg-type]
-        if split == "train":
-            generator = generator_of(self.seed, split, epoch)
-            return plain_batches(size, self.loader.train_batch_size, generator)
-        return plain_batches(size, self.loader.eval_batch_size)
+        shuffled_by = generator_of(self.seed, split, epoch) if split == "train" else None
+        return plain_batches(size, self.loader.batch_size_of(split), shuffled_by)
+
+    def draws_with_replacement(self, split: str) -> bool:
+        """Whether :meth:`batches` draws as many utterances as there are, but one more than once and another never."""
+        return False
 
     def forward(
         self,
@@ -168,6 +183,8 @@ class UtteranceExpert(nn.Module):
     ) -> list[str]:
         """Log accuracy and loss; outside training write ``<split>_predict`` and ``<split>_truth``.
 
+        A task of one slot also logs ``balanced_acc`` outside training, see :func:`balanced_accuracy`; S3PRL does not.
+
         Returns:
             ``["dev-best.ckpt"]`` when dev accuracy is strictly the best so far, else nothing.
         """
@@ -176,7 +193,11 @@ class UtteranceExpert(nn.Module):
             logger.add_scalar(f"{self.tag}/{split}-{key}", average, global_step=global_step)
         if split == "train":
             return []
-        tell_skipped(split, len(records["name"]), len(self.datasets[split]))  # type: ignore[arg-type]
+        drawn = "draws" if self.draws_with_replacement(split) else "utterances"
+        tell_skipped(split, len(records["name"]), len(self.datasets[split]), drawn)  # type: ignore[arg-type]
+        if len(self.labels.sizes) == 1:
+            balanced = balanced_accuracy(records["predict"], records["truth"])
+            logger.add_scalar(f"{self.tag}/{split}-balanced_acc", balanced, global_step=global_step)
         for kind in ("predict", "truth"):
             self._write(f"{split}_{kind}", records["name"], records[kind])
         accuracy = torch.tensor(records["acc"]).mean()
@@ -185,12 +206,23 @@ class UtteranceExpert(nn.Module):
         self.best_score.fill_(accuracy)
         return ["dev-best.ckpt"]
 
-    def inference(self, features: Sequence[Tensor], names: Sequence[str]) -> list[dict[str, str]]:
-        """What utterances that are in no corpus are; the answers are added to the file ``inference``."""
+    def predict(self, features: Sequence[Tensor]) -> list[dict[str, str]]:
+        """What utterances that are in no corpus are.
+
+        Args:
+            features: one (frames, upstream_dim) tensor per utterance.
+
+        Returns:
+            One mapping of slots to values per utterance.
+        """
         ids = torch.stack([slot.argmax(dim=1) for slot in self._logits(features)], dim=1).tolist()
-        answers = [self.labels.decode(row) for row in ids]
-        self._write("inference", names, answers, mode="a")
-        return [dict(zip(self.labels.slots, answer, strict=True)) for answer in answers]
+        return [dict(zip(self.labels.slots, self.labels.decode(row), strict=True)) for row in ids]
+
+    def inference(self, features: Sequence[Tensor], names: Sequence[str]) -> list[dict[str, str]]:
+        """As :meth:`predict`; the answers are also added to the file ``inference``."""
+        answers = self.predict(features)
+        self._write("inference", names, [tuple(answer.values()) for answer in answers], mode="a")
+        return answers
 
     def _logits(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """One (batch, values) tensor per slot."""
@@ -202,3 +234,19 @@ class UtteranceExpert(nn.Module):
         lines = [self.separator.join([name, *row]) + "\n" for name, row in zip(names, rows, strict=True)]
         with (self.expdir / f"{file}.{self.suffix}").open(mode, encoding="utf-8") as handle:
             handle.writelines(lines)
+
+
+def balanced_accuracy(predicted: Sequence[Hashable], truth: Sequence[Hashable]) -> float:
+    """Accuracy with every class counting the same ("unweighted accuracy"): the mean of the classes' recalls.
+
+    Args:
+        predicted: one class per utterance.
+        truth: as many.
+
+    Returns:
+        A fraction; classes that are not in ``truth`` do not count. NaN without an utterance.
+    """
+    right: dict[Hashable, list[float]] = defaultdict(list)
+    for guess, actual in zip(predicted, truth, strict=True):
+        right[actual].append(float(guess == actual))
+    return float(np.mean([np.mean(hits) for hits in right.values()])) if right else math.nan

@@ -100,7 +100,8 @@ S3PRL_DEFAULTS = {
     "verbose": False,
     "disable_cudnn": False,
 }
-DIFFERENT = {"config": [], "interface": [], "device": "auto", "all_folds": False}  # S3PRL: one file or None, no such flag, cuda
+# S3PRL: one file or None, no such flag, cuda, no such flag.
+DIFFERENT = {"config": [], "interface": [], "device": "auto", "all_folds": False}
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """IEMOCAP for emotion recognition: ``<meta_data>/SessionN/{train,test}_meta_data.json`` and the wavs that they name."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,11 @@ import torch
 from torch.utils.data import Dataset
 
 from downstream_tasks.audio import load_audio
+from downstream_tasks.labels import Labels
 from s3prl_interfaces.errors import DataError
+
+SESSIONS = 5
+"""Of IEMOCAP, with two speakers each."""
 
 
 @dataclass(frozen=True)
@@ -22,48 +26,37 @@ class Utterance:
     emotion: str
 
 
-class Emotions:
-    """The emotions in the order of their ids."""
-
-    slots = ("emotion",)
-
-    def __init__(self, ids: Mapping[str, int]) -> None:
-        self.ids = dict(ids)
-        self.names = sorted(self.ids, key=self.ids.__getitem__)
-
-    @property
-    def sizes(self) -> list[int]:
-        """One slot; neu, hap, ang and sad in SUPERB."""
-        return [len(self.names)]
-
-    def decode(self, ids: list[int]) -> tuple[str, ...]:
-        """The emotion of one id."""
-        return tuple(self.names[index] for index in ids)
-
-
-def read_fold(metadata: Path, root: Path, fold: str, valid_ratio: float) -> tuple[dict[str, list[Utterance]], Emotions]:
+def read_fold(
+    metadata: Path, root: Path, fold: str, valid_ratio: float | None
+) -> tuple[dict[str, list[Utterance]], Labels]:
     """The utterances of each split of a fold, and what their emotions are.
 
     Args:
         metadata: the folder that holds SessionN/{train,test}_meta_data.json.
         root: the folder that holds SessionN/sentences/wav.
         fold: ``foldN`` tests on session N.
-        valid_ratio: which part of the other sessions is dev.
+        valid_ratio: which part of the other sessions is dev, at random; None: dev is the session after N (1 after 5).
 
     Raises:
         DataError: the metadata is missing or malformed, or a split is empty.
     """
     session = metadata / fold.replace("fold", "Session")
-    rest, emotions = _read_file(session / "train_meta_data.json", root)
-    test, others = _read_file(session / "test_meta_data.json", root)
-    if emotions.ids != others.ids:
-        raise DataError(f"{session}: the two files number their labels differently: {emotions.ids} and {others.ids}.")
-    train, dev = split_off_dev(rest, valid_ratio)
+    rest, ids = _read_file(session / "train_meta_data.json", root)
+    test, other_ids = _read_file(session / "test_meta_data.json", root)
+    if ids != other_ids:
+        raise DataError(f"{session}: the two files number their labels differently: {ids} and {other_ids}.")
+    if valid_ratio is None:
+        following = metadata / f"Session{int(fold[-1]) % SESSIONS + 1}"
+        of_dev = {utterance.path for utterance in _read_file(following / "test_meta_data.json", root)[0]}
+        train = [utterance for utterance in rest if utterance.path not in of_dev]
+        dev = [utterance for utterance in rest if utterance.path in of_dev]
+    else:
+        train, dev = split_off_dev(rest, valid_ratio)
     splits = {"train": train, "dev": dev, "test": test}
     for split, utterances in splits.items():
         if not utterances:
             raise DataError(f"{session} leaves no utterance for split {split}.")
-    return splits, emotions
+    return splits, Labels({"emotion": sorted(ids, key=ids.__getitem__)})
 
 
 def split_off_dev(utterances: Sequence[Utterance], valid_ratio: float) -> tuple[list[Utterance], list[Utterance]]:
@@ -78,15 +71,14 @@ def split_off_dev(utterances: Sequence[Utterance], valid_ratio: float) -> tuple[
     return shuffled[:size], shuffled[size:]
 
 
-def _read_file(path: Path, root: Path) -> tuple[list[Utterance], Emotions]:
+def _read_file(path: Path, root: Path) -> tuple[list[Utterance], dict[str, int]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        step = f"from downstream_tasks.er.prepare import write_metadata; write_metadata({str(root)!r}, "
-        step += f"{str(path.parents[1])!r})"
         raise DataError(
-            f"{path} does not exist. Write IEMOCAP's metadata to `downstream_expert.datarc.meta_data` with "
-            f'`python -c "{step}"`; `s3prl-interfaces mini-superb DIR` makes a small corpus to try.'
+            f"{path} does not exist: run `s3prl-interfaces prepare er {root}`, which writes IEMOCAP's metadata to "
+            f"{root / 'meta_data'}, and let `downstream_expert.datarc.meta_data` name that folder; "
+            "`s3prl-interfaces mini-superb DIR` makes a small corpus to try."
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
@@ -98,7 +90,7 @@ def _read_file(path: Path, root: Path) -> tuple[list[Utterance], Emotions]:
         if not (isinstance(entry, dict) and isinstance(entry.get("path"), str) and entry.get("label") in [*labels]):
             raise DataError(f"{path}, entry {number}: needs a `path` and a `label` of {', '.join(labels)}: {entry!r}.")
         utterances.append(Utterance(root / entry["path"], entry["label"]))
-    return utterances, Emotions(labels)
+    return utterances, labels
 
 
 def _numbered(content: dict[str, Any]) -> bool:
@@ -114,15 +106,24 @@ class EmotionDataset(Dataset):
         utterances: of the split.
         emotions: of the corpus.
         pre_load: read all wavs now and keep them in memory (IEMOCAP: 1.6 GB).
+        skip_bad_audio: with ``pre_load``, leave it to the loader to tell of a wav that cannot be read.
 
     Raises:
-        DataError: with ``pre_load``, a wav cannot be read.
+        DataError: with ``pre_load`` and without ``skip_bad_audio``, a wav cannot be read.
     """
 
-    def __init__(self, utterances: Sequence[Utterance], emotions: Emotions, pre_load: bool) -> None:
+    def __init__(
+        self, utterances: Sequence[Utterance], emotions: Labels, pre_load: bool, skip_bad_audio: bool = False
+    ) -> None:
         self.utterances = utterances
         self.emotions = emotions
-        self.wavs = [load_audio(utterance.path) for utterance in utterances] if pre_load else None
+        self.wavs: dict[int, np.ndarray] = {}
+        for index, utterance in enumerate(utterances if pre_load else ()):
+            try:
+                self.wavs[index] = load_audio(utterance.path)
+            except DataError:
+                if not skip_bad_audio:
+                    raise
 
     def __len__(self) -> int:
         """How many utterances there are."""
@@ -131,5 +132,5 @@ class EmotionDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         """One utterance: (samples,) float32 at 16 kHz, (1,) int64, its name."""
         utterance = self.utterances[index]
-        wav = load_audio(utterance.path) if self.wavs is None else self.wavs[index]
-        return wav, np.array([self.emotions.ids[utterance.emotion]]), utterance.path.stem
+        wav = self.wavs[index] if index in self.wavs else load_audio(utterance.path)
+        return wav, self.emotions.encode([utterance.emotion]), utterance.path.stem

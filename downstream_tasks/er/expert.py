@@ -4,16 +4,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from downstream_tasks.er.dataset import EmotionDataset, read_fold
+from torch.utils.data import Dataset
+
+from downstream_tasks.er.dataset import SESSIONS, EmotionDataset, read_fold
+from downstream_tasks.labels import Labels
 from downstream_tasks.utterance_level import LoaderConfig, ModelConfig, UtteranceExpert
 from s3prl_interfaces.errors import ConfigError, unknown_name
 from s3prl_interfaces.schema import read_block
 
 log = logging.getLogger(__name__)
 
-FOLDS = tuple(f"fold{number}" for number in range(1, 6))
+FOLDS = tuple(f"fold{number}" for number in range(1, SESSIONS + 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,10 @@ class DataConfig(LoaderConfig):
     pre_load: bool = True
     """Read all wavs at the start and keep them in memory."""
     valid_ratio: float = 0.2
-    """Which part of the four sessions that are not tested on is dev."""
+    """Which part of the four sessions that are not tested on is dev, with ``dev_split: random``."""
+    dev_split: Literal["random", "session"] = "random"
+    """``random`` (SUPERB): utterances of all four sessions, so the speakers of dev are also trained on.
+    ``session``: the session after the tested one (1 after 5), whose speakers are in no other split."""
     train_batch_size: int = 4
     eval_batch_size: int = 4
     num_workers: int = 6
@@ -60,8 +66,10 @@ class DownstreamExpert(UtteranceExpert):
         expdir: where predictions go.
         downstream_variant: the fold (``-v``) where the config names none; fold1 where neither does.
         seed: of the order of the data.
+        label_state: what a checkpoint says of the labels, where the corpus is not there; without loaders then.
 
     Attributes:
+        folds: all of them, and the config key that names one: for `--all-folds`.
         fold: ``foldN``; session N is the test split.
 
     Raises:
@@ -69,6 +77,8 @@ class DownstreamExpert(UtteranceExpert):
         DataError: the corpus or its metadata is missing or malformed.
     """
 
+    folds = FOLDS
+    fold_key = "downstream_expert.datarc.test_fold"
     fold: str
 
     def __init__(
@@ -78,6 +88,7 @@ class DownstreamExpert(UtteranceExpert):
         expdir: str,
         downstream_variant: str | None = None,
         seed: int = 1337,
+        label_state: dict[str, list[str]] | None = None,
         **_: Any,
     ) -> None:
         config = read_block(ExpertConfig, downstream_expert, "downstream_expert")
@@ -85,17 +96,16 @@ class DownstreamExpert(UtteranceExpert):
         if not 0 < data.valid_ratio < 1:
             raise ConfigError(f"`downstream_expert.datarc.valid_ratio` must be in (0, 1), but is {data.valid_ratio}.")
         fold = _choose_fold(data.test_fold, downstream_variant)
-        splits, emotions = read_fold(Path(data.meta_data), Path(data.root), fold, data.valid_ratio)
+        datasets, labels = _read_corpus(data, fold) if label_state is None else ({}, Labels(label_state))
         super().__init__(
             upstream_dim,
             expdir,
             seed=seed,
             loader=data,
             model=config.modelrc,
-            datasets={
-                split: EmotionDataset(utterances, emotions, data.pre_load) for split, utterances in splits.items()
-            },
-            labels=emotions,
+            datasets=datasets,
+            labels=labels,
+            protocol={"dev_split": data.dev_split},
         )
         self.fold = fold
         self.tag = f"emotion-{fold}"
@@ -103,6 +113,16 @@ class DownstreamExpert(UtteranceExpert):
     def _write(self, file: str, names: Sequence[str], rows: Sequence[tuple[str, ...]], mode: str = "w") -> None:
         """As the other tasks, but in files that name the fold: dev_predict is dev_fold1_predict."""
         super()._write(file.replace("_", f"_{self.fold}_"), names, rows, mode)
+
+
+def _read_corpus(data: DataConfig, fold: str) -> tuple[dict[str, Dataset], Labels]:
+    ratio = data.valid_ratio if data.dev_split == "random" else None
+    splits, emotions = read_fold(Path(data.meta_data), Path(data.root), fold, ratio)
+    datasets: dict[str, Dataset] = {
+        split: EmotionDataset(utterances, emotions, data.pre_load, data.skip_bad_audio)
+        for split, utterances in splits.items()
+    }
+    return datasets, emotions
 
 
 def _choose_fold(configured: str | None, variant: str | None) -> str:

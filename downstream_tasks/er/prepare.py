@@ -2,8 +2,12 @@
 
 import json
 import logging
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+from downstream_tasks.er.dataset import SESSIONS
+from downstream_tasks.layout import refuse
 from s3prl_interfaces.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -48,6 +52,63 @@ _ORDER = {
 }
 
 
+def prepare(root: Path) -> list[str]:
+    """Check IEMOCAP and write its metadata to ``root/meta_data``, which S3PRL reads too.
+
+    Args:
+        root: IEMOCAP_full_release, the folder that holds Session1 to Session5.
+
+    Returns:
+        Lines for the user: what was found and written, and the config keys to set.
+
+    Raises:
+        DataError: a session or a part of it is missing, all in one message; or the metadata cannot be written.
+    """
+    root = Path(root)
+    refuse(root, _problems(root))
+    folder = root / "meta_data"
+    write_metadata(root, folder)
+    lines = []
+    for number in range(1, SESSIONS + 1):
+        entries = _read_session(root / f"Session{number}")
+        counts = Counter(entry["label"] for entry in entries)
+        numbers = ", ".join(f"{counts[label]} {label}" for label in LABELS)
+        lines.append(f"Session{number}: {len(entries)} utterances with an emotion that counts: {numbers}")
+    return [
+        *lines,
+        f"Written: {folder}/SessionN/{{train,test}}_meta_data.json",
+        "Set in the config:",
+        f"  downstream_expert.datarc.root: {root}",
+        f"  downstream_expert.datarc.meta_data: {folder}",
+    ]
+
+
+def _problems(root: Path) -> list[str]:
+    """What IEMOCAP's folder lacks."""
+    if not root.is_dir():
+        return ["the folder does not exist: it must hold Session1 to Session5"]
+    problems = []
+    for session in (root / f"Session{number}" for number in range(1, SESSIONS + 1)):
+        if not session.is_dir():
+            problems.append(f"{session.name}/ is missing")
+            continue
+        wavs = {path.stem for path in session.glob("sentences/wav/*/*.wav")}
+        dialogs = _in_order(session)
+        if not wavs:
+            problems.append(f"no wav in {session.name}/sentences/wav/*/")
+        if not dialogs:
+            problems.append(f"no annotation in {session.name}/dialog/EmoEvaluation/")
+        for dialog in dialogs:
+            try:
+                turns = _read_dialog(dialog)
+            except DataError as error:
+                problems.append(str(error).rstrip("."))
+                continue
+            missing = [name for name, emotion in turns if wavs and emotion in _EMOTIONS and name not in wavs]
+            problems += [f"{session.name}/sentences/wav/{dialog.stem}/{name}.wav is missing" for name in missing]
+    return problems
+
+
 def write_metadata(root: str | Path, folder: str | Path) -> None:
     """Write ``folder/SessionN/{train,test}_meta_data.json``: session N is tested on, the others are trained on.
 
@@ -65,15 +126,29 @@ def write_metadata(root: str | Path, folder: str | Path) -> None:
     if len(paths) < 2:
         raise DataError(f"{root} must hold IEMOCAP's folders Session1 to Session5, but has {len(paths)} of them.")
     sessions = {path.name: _read_session(path) for path in paths}
+    contents = {}
+    for name, tested in sessions.items():
+        trained = [entry for other, entries in sessions.items() if other != name for entry in entries]
+        for split, entries in (("train", trained), ("test", tested)):
+            contents[folder / name / f"{split}_meta_data.json"] = json.dumps({"labels": LABELS, "meta_data": entries})
     try:
-        for name, tested in sessions.items():
-            trained = [entry for other, entries in sessions.items() if other != name for entry in entries]
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            for split, entries in (("train", trained), ("test", tested)):
-                content = json.dumps({"labels": LABELS, "meta_data": entries})
-                (folder / name / f"{split}_meta_data.json").write_text(content, encoding="utf-8")
+        _write_all(contents)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error}.") from error
+
+
+def _write_all(contents: Mapping[Path, str]) -> None:
+    """Write files, but only when there is room for all of them."""
+    unfinished = {path.with_name(f".{path.name}.unfinished"): path for path in contents}
+    try:
+        for temporary, path in unfinished.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(contents[path], encoding="utf-8")
+        for temporary, path in unfinished.items():
+            temporary.replace(path)
+    finally:
+        for temporary in unfinished:
+            temporary.unlink(missing_ok=True)
 
 
 def _read_session(session: Path) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Fluent Speech Commands: ``data/{train,valid,test}_data.csv`` and the wavs that they name."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from downstream_tasks.audio import load_audio
+from downstream_tasks.labels import Labels
 from s3prl_interfaces.errors import DataError
 
 SLOTS = ("action", "object", "location")
@@ -54,34 +56,23 @@ def read_split(root: Path, split: str) -> list[Command]:
     return [Command(root / row["path"], tuple(row[slot] for slot in SLOTS)) for row in rows]
 
 
-class Vocabulary:
-    """The values of each slot, numbered in the order in which the training split shows them, as in S3PRL."""
+def labels_of(commands: Sequence[Command]) -> Labels:
+    """The values of each slot in the order in which the training split shows them, as in S3PRL: 6, 14 and 4."""
+    columns = zip(*(command.values for command in commands), strict=True)
+    return Labels({slot: list(dict.fromkeys(column)) for slot, column in zip(SLOTS, columns, strict=True)})
 
-    slots = SLOTS
 
-    def __init__(self, commands: list[Command]) -> None:
-        self.values = [list(dict.fromkeys(column)) for column in zip(*(c.values for c in commands), strict=True)]
-        self._ids = [{value: index for index, value in enumerate(values)} for values in self.values]
+def encode(command: Command, labels: Labels) -> np.ndarray:
+    """The ids of a command's values, (3,) int64.
 
-    @property
-    def sizes(self) -> list[int]:
-        """How many values each slot has: 6, 14 and 4 in Fluent Speech Commands."""
-        return [len(values) for values in self.values]
-
-    def encode(self, command: Command) -> list[int]:
-        """The ids of a command's values.
-
-        Raises:
-            DataError: a value that the training split does not have.
-        """
-        for slot, ids, value in zip(SLOTS, self._ids, command.values, strict=True):
-            if value not in ids:
-                raise DataError(f"{command.path}: {slot} {value!r} does not occur in {FILES['train']}.")
-        return [ids[value] for ids, value in zip(self._ids, command.values, strict=True)]
-
-    def decode(self, ids: list[int]) -> tuple[str, ...]:
-        """The values of ids."""
-        return tuple(values[index] for values, index in zip(self.values, ids, strict=True))
+    Raises:
+        DataError: a value that the training split does not have.
+    """
+    try:
+        return labels.encode(command.values)
+    except KeyError as error:
+        slot, value = error.args
+        raise DataError(f"{command.path}: {slot} {value!r} does not occur in {FILES['train']}.") from error
 
 
 class FluentCommandsDataset(Dataset):
@@ -90,9 +81,9 @@ class FluentCommandsDataset(Dataset):
     ``wav`` is (samples,) float32 at 16 kHz, ``label`` (3,) int64, ``name`` the file's stem.
     """
 
-    def __init__(self, commands: list[Command], vocabulary: Vocabulary) -> None:
+    def __init__(self, commands: Sequence[Command], labels: Labels) -> None:
         self.commands = commands
-        self.labels = [np.array(vocabulary.encode(command)) for command in commands]
+        self.labels = [encode(command, labels) for command in commands]
 
     def __len__(self) -> int:
         """How many utterances there are."""

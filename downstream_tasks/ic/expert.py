@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from downstream_tasks.ic.dataset import FILES, FluentCommandsDataset, Vocabulary, read_split
+from torch.utils.data import Dataset
+
+from downstream_tasks.ic.dataset import FILES, FluentCommandsDataset, labels_of, read_split
+from downstream_tasks.labels import Labels
 from downstream_tasks.utterance_level import LoaderConfig, ModelConfig, UtteranceExpert
 from s3prl_interfaces.schema import read_block
 
@@ -33,6 +36,7 @@ class DownstreamExpert(UtteranceExpert):
         downstream_expert: the config's block, see :class:`ExpertConfig`.
         expdir: where predictions go.
         seed: of the order of the data.
+        label_state: what a checkpoint says of the labels, where the corpus is not there; without loaders then.
 
     Raises:
         ConfigError: a key that nothing reads, or a value that does not fit.
@@ -45,17 +49,28 @@ class DownstreamExpert(UtteranceExpert):
     separator = ","
 
     def __init__(
-        self, upstream_dim: int, downstream_expert: dict[str, Any], expdir: str, seed: int = 1337, **_: Any
+        self,
+        upstream_dim: int,
+        downstream_expert: dict[str, Any],
+        expdir: str,
+        seed: int = 1337,
+        label_state: dict[str, list[str]] | None = None,
+        **_: Any,
     ) -> None:
         config = read_block(ExpertConfig, downstream_expert, "downstream_expert")
-        commands = {split: read_split(Path(config.datarc.file_path), split) for split in FILES}
-        vocabulary = Vocabulary(commands["train"])
+        datasets, labels = _read_corpus(config.datarc) if label_state is None else ({}, Labels(label_state))
         super().__init__(
             upstream_dim,
             expdir,
             seed=seed,
             loader=config.datarc,
             model=config.modelrc,
-            datasets={split: FluentCommandsDataset(rows, vocabulary) for split, rows in commands.items()},
-            labels=vocabulary,
+            datasets=datasets,
+            labels=labels,
         )
+
+
+def _read_corpus(data: DataConfig) -> tuple[dict[str, Dataset], Labels]:
+    commands = {split: read_split(Path(data.file_path), split) for split in FILES}
+    labels = labels_of(commands["train"])
+    return {split: FluentCommandsDataset(rows, labels) for split, rows in commands.items()}, labels

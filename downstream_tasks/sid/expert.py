@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from downstream_tasks.sid.dataset import SpeakerDataset, Speakers, read_metadata
+from torch.utils.data import Dataset
+
+from downstream_tasks.labels import Labels
+from downstream_tasks.sid.dataset import SpeakerDataset, labels_of, read_metadata
 from downstream_tasks.utterance_level import LoaderConfig, ModelConfig, UtteranceExpert
 from s3prl_interfaces.schema import read_block
 
@@ -39,6 +42,7 @@ class DownstreamExpert(UtteranceExpert):
         downstream_expert: the config's block, see :class:`ExpertConfig`.
         expdir: where predictions go.
         seed: of the order of the data.
+        label_state: what a checkpoint says of the labels, where the corpus is not there; without loaders then.
 
     Raises:
         ConfigError: a key that nothing reads, or a value that does not fit.
@@ -48,21 +52,30 @@ class DownstreamExpert(UtteranceExpert):
     tag = "voxceleb1"
 
     def __init__(
-        self, upstream_dim: int, downstream_expert: dict[str, Any], expdir: str, seed: int = 1337, **_: Any
+        self,
+        upstream_dim: int,
+        downstream_expert: dict[str, Any],
+        expdir: str,
+        seed: int = 1337,
+        label_state: dict[str, list[str]] | None = None,
+        **_: Any,
     ) -> None:
         config = read_block(ExpertConfig, downstream_expert, "downstream_expert")
         data = config.datarc
-        splits = read_metadata(Path(data.meta_data), Path(data.file_path))
-        speakers = Speakers([utterance for utterances in splits.values() for utterance in utterances])
+        datasets, labels = _read_corpus(data) if label_state is None else ({}, Labels(label_state))
         super().__init__(
             upstream_dim,
             expdir,
             seed=seed,
             loader=data,
             model=config.modelrc,
-            datasets={
-                split: SpeakerDataset(utterances, speakers, data.max_timestep if split == "train" else None)
-                for split, utterances in splits.items()
-            },
-            labels=speakers,
+            datasets=datasets,
+            labels=labels,
         )
+
+
+def _read_corpus(data: DataConfig) -> tuple[dict[str, Dataset], Labels]:
+    splits = read_metadata(Path(data.meta_data), Path(data.file_path))
+    speakers = labels_of(utterance for utterances in splits.values() for utterance in utterances)
+    crops = {"train": data.max_timestep}
+    return {split: SpeakerDataset(rows, speakers, crops.get(split)) for split, rows in splits.items()}, speakers

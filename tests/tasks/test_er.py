@@ -123,7 +123,7 @@ def test_batches_are_s3prls(iemocap, tmp_path, split, pre_load, s3prls_order):
 def test_loss_and_accuracy_are_s3prls(both, split, s3prls_order):
     (losses, scalars, _), (their_losses, their_scalars, _) = [run(expert, split, 2.0, SIZES, step=1) for expert in both]
     assert_close(losses, their_losses, atol=1e-5, rtol=1e-5)
-    assert scalars == pytest.approx(their_scalars, abs=1e-5)
+    assert {key: scalars[key] for key in their_scalars} == pytest.approx(their_scalars, abs=1e-5)
     assert 0 < scalars[f"emotion-fold2/{split}-acc", 1] < 1
 
 
@@ -334,11 +334,44 @@ def test_corpora_without_metadata(tmp_path):
 
 
 def test_missing_metadata_names_the_command_that_writes_it(iemocap, tmp_path):
-    with pytest.raises(DataError, match=r"Session1/train_meta_data\.json does not exist.*python -c") as caught:
-        build(DownstreamExpert, iemocap, tmp_path, meta_data=str(tmp_path / "meta"))
-    code = str(caught.value).split('python -c "')[1].split('"`')[0]
-    exec(code, {})
-    assert build(DownstreamExpert, iemocap, tmp_path, meta_data=str(tmp_path / "meta")).fold == "fold1"
+    shutil.copytree(iemocap, tmp_path / "copy", ignore=shutil.ignore_patterns("meta_data"))
+    with pytest.raises(DataError, match=r"Session1/train_meta_data\.json does not exist.*prepare er ") as caught:
+        build(DownstreamExpert, tmp_path / "copy", tmp_path)
+    root = Path(str(caught.value).split("prepare er ")[1].split("`")[0])
+    prepare.prepare(root)
+    assert build(DownstreamExpert, tmp_path / "copy", tmp_path).fold == "fold1"
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_dev_can_be_a_session_of_its_own(iemocap, tmp_path, fold):
+    """SUPERB's dev is of all four sessions that are not tested on; the sounder one has speakers of its own."""
+    sessions = {}
+    for dev_split in ("random", "session"):
+        expert = build(DownstreamExpert, iemocap, tmp_path, test_fold=fold, dev_split=dev_split)
+        assert expert.protocol == {"dev_split": dev_split}
+        lists = {split: listed(expert, split) for split in SPLITS}
+        assert len(set().union(*lists.values())) == sum(map(len, lists.values())) == 40
+        sessions[dev_split] = {
+            split: {Path(path).relative_to(iemocap).parts[0] for path in paths} for split, paths in lists.items()
+        }
+    assert sessions["random"]["dev"] == sessions["random"]["train"]
+    following = {
+        "fold1": "Session2",
+        "fold2": "Session3",
+        "fold3": "Session4",
+        "fold4": "Session5",
+        "fold5": "Session1",
+    }
+    assert sessions["session"]["test"] == {f"Session{fold[-1]}"}
+    assert sessions["session"]["dev"] == {following[fold]}
+    assert len(sessions["session"]["train"]) == 3
+    assert not sessions["session"]["train"] & {f"Session{fold[-1]}", following[fold]}
+
+
+def test_superbs_dev_is_the_default(iemocap, tmp_path):
+    assert build(DownstreamExpert, iemocap, tmp_path).protocol == {"dev_split": "random"}
+    with pytest.raises(ConfigError, match="dev_split` must be one of random, session"):
+        build(DownstreamExpert, iemocap, tmp_path, dev_split="speaker")
 
 
 def test_a_missing_wav_is_named(tmp_path):
@@ -350,6 +383,20 @@ def test_a_missing_wav_is_named(tmp_path):
     expert = build(DownstreamExpert, corpus, tmp_path, pre_load=False)
     with pytest.raises(DataError, match=message):
         list(expert.get_dataloader("test"))
+
+
+@pytest.mark.parametrize("pre_load", [True, False])
+def test_a_wav_that_cannot_be_read_is_skipped_and_counted(tmp_path, caplog, pre_load):
+    corpus = tiny_corpus(tmp_path)
+    (corpus / "Session1/sentences/wav/dialog/Session1_2.wav").write_bytes(b"RIFF")
+    expert = build(DownstreamExpert, corpus, tmp_path, pre_load=pre_load, skip_bad_audio=True)
+    with caplog.at_level(logging.WARNING):
+        run(expert, "test", 1.0, SIZES, step=1)
+    told = [record.getMessage() for record in caplog.records]
+    assert [text for text in told if text.startswith("Skipped") and "Session1_2.wav cannot be read" in text]
+    assert told[-1] == "test: 1 of 3 utterances were left out."
+    names = [line.split()[0] for line in (tmp_path / "test_fold1_truth.txt").read_text().splitlines()]
+    assert names == ["Session1_0", "Session1_1"]
 
 
 @pytest.mark.parametrize(
@@ -409,7 +456,7 @@ def test_the_shipped_config_is_superbs(iemocap, tmp_path):
     assert expert.tag == "emotion-fold4"
     assert expert.loader.train_batch_size == expert.loader.eval_batch_size == 4
     assert expert.projector.out_features == 256
-    assert expert.datasets["dev"].wavs is not None
+    assert len(expert.datasets["dev"].wavs) == len(expert.datasets["dev"]) > 0
 
 
 def test_a_run_says_which_fold_it_tested_on(iemocap, tmp_path):

@@ -66,7 +66,7 @@ def both(fluent_commands, tmp_path):
 def test_vocabularies_are_s3prls(both):
     ours, theirs = both
     assert ours.labels.sizes == theirs.values_per_slot
-    for slot, values in zip(("action", "object", "location"), ours.labels.values, strict=True):
+    for slot, values in ours.labels.values.items():
         assert {index: theirs.Sy_intent[slot][index] for index in range(len(values))} == dict(enumerate(values))
 
 
@@ -175,7 +175,7 @@ def test_inference_names_the_slots_and_appends(ours):
     (answer,) = ours.inference([torch.randn(7, 24)], ["a"])
     ours.inference([torch.randn(3, 24)], ["b"])
     assert list(answer) == ["action", "object", "location"]
-    assert answer["object"] == ours.labels.values[1][2]
+    assert answer["object"] == ours.labels.values["object"][2]
     written = (ours.expdir / "inference.csv").read_text().splitlines()
     assert written == [",".join([name, *answer.values()]) for name in "ab"]
 
@@ -243,7 +243,7 @@ def test_words_that_pandas_takes_for_nothing_are_kept(corpus, tmp_path):
     for split in SPLITS:
         write_rows(corpus, split, rows)
     expert = build(DownstreamExpert, corpus, tmp_path)
-    assert expert.labels.values == [words] * 3
+    assert list(expert.labels.values.values()) == [words] * 3
     assert [expert.labels.decode(label.tolist())[0] for label in expert.datasets["test"].labels] == words
 
 
@@ -295,3 +295,4 @@ def test_defaults_are_superbs(fluent_commands, tmp_path):
     assert (expert.loader.num_workers, expert.loader.train_batch_size, expert.loader.eval_batch_size) == (12, 32, 32)
     assert isinstance(expert.projector, nn.Linear)
     assert expert.projector.out_features == 256
+    assert expert.protocol == {}

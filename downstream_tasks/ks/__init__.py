@@ -1,0 +1,1 @@
+"""SUPERB's keyword spotting (KS) on Speech Commands v0.01."""

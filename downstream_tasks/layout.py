@@ -1,0 +1,44 @@
+"""Checks of a downloaded corpus: everything that is wrong with it, in one message."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from s3prl_interfaces.errors import DataError
+
+SHOWN = 10
+"""How many problems a message names; the others are counted."""
+
+
+def refuse(root: Path, problems: Sequence[str]) -> None:
+    """Do nothing if there is no problem, else say what they are.
+
+    Args:
+        root: the corpus.
+        problems: one phrase each.
+
+    Raises:
+        DataError: there is a problem.
+    """
+    if problems:
+        raise DataError(f"{root} is incomplete: {first_of(problems)}.")
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """The first ten problems, and how many more there are."""
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "; ".join([*problems[:SHOWN], *more])
+
+
+def missing_files(paths: Iterable[Path]) -> list[Path]:
+    """Which of the paths do not exist.
+
+    The disk is asked once for each folder, not for each file: corpora have up to 150 thousand.
+    """
+    folders: dict[Path, set[str]] = {}
+    missing = []
+    for path in paths:
+        if path.parent not in folders:
+            folders[path.parent] = {file.name for file in path.parent.iterdir()} if path.parent.is_dir() else set()
+        if path.name not in folders[path.parent]:
+            missing.append(path)
+    return missing
