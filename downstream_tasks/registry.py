@@ -27,6 +27,7 @@ class Task:
 TASKS = (
     Task("ic", "fluent_commands", "intent classification, Fluent Speech Commands, accuracy"),
     Task("sid", "voxceleb1", "speaker identification, VoxCeleb1, accuracy"),
+    Task("sv", "sv_voxceleb1", "speaker verification, VoxCeleb1, equal error rate"),
     Task("er", "emotion", "emotion recognition, IEMOCAP, accuracy"),
     Task("ks", "speech_commands", "keyword spotting, Speech Commands v0.01, accuracy"),
 )

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from downstream_tasks.audio import load_audio
 from s3prl_interfaces.errors import ConfigError, DataError
 from s3prl_interfaces.runner.batches import to_device
 from s3prl_interfaces.runner.lane import Lane
-from s3prl_interfaces.runner.trained import TrainedModel
+from s3prl_interfaces.runner.trained import TrainedModel, read_audio
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def infer(upstream: nn.Module, lane: Lane, files: Sequence[Path], device: torch.
         module.eval()
     with torch.no_grad():
         for file in files:
-            wavs = to_device([load_audio(file)], device)
+            wavs = to_device([read_audio(lane.head, file)], device)
             answer = lane.head.inference(lane.featurizer(wavs, upstream(wavs)), [file.stem])
             if answer:  # S3PRL's ASR returns nothing, and writes a file
                 log.info("%s: %s", file, answer[0])

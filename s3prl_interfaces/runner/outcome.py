@@ -41,8 +41,8 @@ def finish(
 ) -> RunResult:
     """Score the kept checkpoint of a lane on every split and write ``results.json``.
 
-    The checkpoint is the best on dev that the expert asked to keep, else the last one. Every split is evaluated whole,
-    so the predictions that the expert leaves on disk are those of the scores.
+    The checkpoint is the best that the expert asked to keep (on dev, or on what its ``selects_on`` says), else the
+    last one. Every split is evaluated whole, so the predictions that the expert leaves on disk are those of the scores.
 
     Raises:
         ResultError: the file cannot be written.
@@ -86,8 +86,9 @@ def finish(
         f"{split} {result.primary.name} {done.metrics[result.primary.name]:.4f}" for split, done in evaluations.items()
     )
     log.info(
-        "%s, best on dev at step %d: %s. Results: %s",
+        "%s, best on %s at step %d: %s. Results: %s",
         lane.interface_name,
+        getattr(lane.head, "selects_on", "dev"),
         states["Step"],
         shown,
         lane.folder / RESULTS,

@@ -76,17 +76,31 @@ class TrainedModel:
         if batch_size < 1:
             raise ConfigError(f"The batch size must be 1 or more, not {batch_size}.")
         for start in range(0, len(wavs), batch_size):
-            batch = to_device([_samples(wav) for wav in wavs[start : start + batch_size]], self.device)
+            batch = to_device([read_audio(self.head, wav) for wav in wavs[start : start + batch_size]], self.device)
             with torch.no_grad():
                 yield [feature.float() for feature in self.featurizer(batch, self.upstream(batch))]
 
 
-def _samples(wav: Audio) -> np.ndarray | Tensor:
-    if isinstance(wav, (str, Path)):
-        return load_audio(Path(wav))
-    if wav.ndim != 1 or len(wav) < MIN_SAMPLES:
+def read_audio(head: Any, audio: Audio) -> np.ndarray | Tensor:
+    """An utterance as a task's upstream gets it.
+
+    Args:
+        head: the task's expert. S3PRL's may have a ``load_audio(path)`` of their own, ours a ``transform(wav)`` of
+            what was read.
+        audio: an audio file, or (samples,) floats at 16 kHz.
+
+    Raises:
+        DataError: a file cannot be read, samples are not one-dimensional, or there is less than one frame (25 ms).
+    """
+    if isinstance(audio, (str, Path)):
+        if hasattr(head, "load_audio"):
+            return head.load_audio(audio)
+        wav: Any = load_audio(Path(audio))
+    elif audio.ndim != 1 or len(audio) < MIN_SAMPLES:
         raise DataError(
             f"An utterance must be (samples,) floats at 16 kHz, at least one frame of {MIN_SAMPLES} samples, but has "
-            f"the shape {tuple(wav.shape)}."
+            f"the shape {tuple(audio.shape)}."
         )
-    return wav
+    else:
+        wav = np.asarray(audio.detach().cpu() if isinstance(audio, Tensor) else audio, dtype=np.float32)
+    return head.transform(wav) if hasattr(head, "transform") else wav

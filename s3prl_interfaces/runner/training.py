@@ -200,8 +200,9 @@ class Trainer:
             )
             for lane, lane_names, evaluation in zip(self.lanes, names, evaluations, strict=True):
                 lane_names += evaluation.checkpoints
-                # A best on test is for looking at, never for choosing.
-                chosen = [name for name in evaluation.checkpoints if not name.startswith("test")]
+                # A best on test is for looking at, never for choosing; unless the task says so (SUPERB's SV).
+                selects_on_test = getattr(lane.head, "selects_on", None) == "test"
+                chosen = [name for name in evaluation.checkpoints if name.startswith("test") == selects_on_test]
                 lane.best = chosen[0] if chosen else lane.best
                 shown = ", ".join(f"{key} {value:.4f}" for key, value in evaluation.metrics.items())
                 log.info("Step %d, %s, %s: %s", self.position.step, lane.interface_name, split, shown)

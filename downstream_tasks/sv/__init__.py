@@ -1,0 +1,1 @@
+"""SUPERB's speaker verification (SV, in SUPERB's tables ASV) on VoxCeleb1."""
