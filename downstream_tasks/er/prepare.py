@@ -1,7 +1,6 @@
 """IEMOCAP's metadata for SUPERB, from the corpus's own annotations."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +8,6 @@ from pathlib import Path
 from downstream_tasks.er.dataset import SESSIONS
 from downstream_tasks.layout import refuse
 from s3prl_interfaces.errors import DataError
-
-log = logging.getLogger(__name__)
 
 LABELS = {"neu": 0, "hap": 1, "ang": 2, "sad": 3}
 _EMOTIONS = {**{emotion: emotion for emotion in LABELS}, "exc": "hap"}
@@ -70,10 +67,13 @@ def prepare(root: Path) -> list[str]:
     write_metadata(root, folder)
     lines = []
     for number in range(1, SESSIONS + 1):
-        entries = _read_session(root / f"Session{number}")
+        session = root / f"Session{number}"
+        entries = _read_session(session)
         counts = Counter(entry["label"] for entry in entries)
         numbers = ", ".join(f"{counts[label]} {label}" for label in LABELS)
         lines.append(f"Session{number}: {len(entries)} utterances with an emotion that counts: {numbers}")
+        if sorted(dialog.stem for dialog in _in_order(session)) != sorted(_known_dialogs(session)):
+            lines.append("  Its dialogs are not IEMOCAP's: they are in alphabetical order, scores do not compare.")
     return [
         *lines,
         f"Written: {folder}/SessionN/{{train,test}}_meta_data.json",
@@ -171,13 +171,13 @@ def _read_session(session: Path) -> list[dict[str, str]]:
 def _in_order(session: Path) -> list[Path]:
     """The annotations of a session's dialogs; not the `._*.txt` that macOS left in IEMOCAP."""
     dialogs = {path.stem: path for path in session.glob("dialog/EmoEvaluation/[!.]*.txt")}
-    names = sorted(dialogs)
-    known = [f"Ses{session.name[-1:]:0>2}{name}" for name in _ORDER.get(session.name, "").split()]
-    if sorted(known) == names:
-        names = known
-    else:
-        log.info("%s does not have IEMOCAP's dialogs: they are put in alphabetical order.", session)
-    return [dialogs[name] for name in names]
+    known = _known_dialogs(session)
+    return [dialogs[name] for name in (known if sorted(known) == sorted(dialogs) else sorted(dialogs))]
+
+
+def _known_dialogs(session: Path) -> list[str]:
+    """IEMOCAP's dialogs of a session, in S3PRL's order."""
+    return [f"Ses{session.name[-1:]:0>2}{name}" for name in _ORDER.get(session.name, "").split()]
 
 
 def _read_dialog(path: Path) -> list[tuple[str, str]]:
