@@ -16,7 +16,7 @@ from s3prl_interfaces.mini_superb.voice_requests import OUTSIDE, requests
 
 CORPUS = ["snips"]
 SCALE = 0.03
-SHA256 = "593bbcbfe9df12bfb0244320f5bce833a0e62ce59972b6ff8c2fef4f2b167ea2"
+SHA256 = "ecf623a8acb1122720dccf2a80dcf060705aaafb848d626caf1cf9e198d9f8a7"
 SPEAKERS = {
     "train": {"Ivy", "Joanna", "Joey", "Justin", "Kendra", "Kimberly", "Matthew", "Salli"},
     "valid": {"Aditi", "Amy", "Geraint", "Nicole"},

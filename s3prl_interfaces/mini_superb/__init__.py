@@ -6,7 +6,7 @@ before the real corpora are there. A task reads them as it reads the real ones a
 
 What they are: speech of eSpeak NG (the extra ``mini``: ``pip install 's3prl-interfaces[mini]'``), with many
 voices, accents, speaking rates and pitches, in slightly echoing and noisy rooms. In
-``fluent_speech_commands`` and ``librispeech`` no speaker or voice variant is in two splits; in ``voxceleb1``
+``fluent_speech_commands``, ``librispeech`` and ``snips`` no speaker or voice variant is in two splits; in ``voxceleb1``
 every speaker is in all of SID's, but no room. The same seed and scale give the same bytes (of a FLAC file, the
 same samples).
 

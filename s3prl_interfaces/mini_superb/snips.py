@@ -23,7 +23,7 @@ VERSION = 1
 
 _REQUESTS = {"train": 240, "valid": 40, "test": 40}
 _FEWEST = {"train": 4, "valid": 2, "test": 2}  # then each speaker says something
-_STREAM = 60001  # sets this corpus's random numbers apart from another's
+_STREAM = 40001  # sets this corpus's random numbers apart from another's
 
 
 class _Utterance(NamedTuple):
@@ -68,25 +68,22 @@ def _plan(splits: dict[str, list[Request]], seed: int) -> Iterator[_Utterance]:
         voices = make_speakers(split, RandomState([seed, _STREAM, index, 0]))
         for place, name in enumerate(SPEAKERS[split]):
             for number, request in enumerate(drawn):
-                if not _says(split, name, number):
-                    continue
-                yield _Utterance(
-                    path=f"{split}/{name}-snips-{split}-{number}.wav",
-                    # Americans all: with so few speakers, an accent of its own in evaluation would be all that counts.
-                    speaker=replace(voices[place], id=name, accent="gmw/en-US"),
-                    text=" ".join(request.words),
-                    # A stream of its own for each utterance: another scale leaves its sound as it is.
-                    random=RandomState([seed, _STREAM, index, 1 + place, number]),
-                )
+                if _says(split, name, number):
+                    yield _Utterance(
+                        path=f"{split}/{name}-snips-{split}-{number}.wav",
+                        # All Americans: with so few speakers, accents new to training would decide the score.
+                        speaker=replace(voices[place], id=name, accent="gmw/en-US"),
+                        text=" ".join(request.words),
+                        # A stream of its own for each utterance: another scale leaves its sound as it is.
+                        random=RandomState([seed, _STREAM, index, 1 + place, number]),
+                    )
 
 
 def _says(split: str, name: str, number: int) -> bool:
-    """Whether there is audio of a speaker with a request.
+    """Whether one of a split's speakers says a request.
 
-    Two speakers say each, as training batches are utterances alike in length: with more, those of one request.
+    Only two do: a training batch is of utterances that are alike in length, and should not be all the same words.
     """
-    if name not in SPEAKERS[split]:
-        return False
     groups = len(SPEAKERS[split]) // 2
     return SPEAKERS[split].index(name) % groups == number % groups
 
@@ -96,7 +93,6 @@ def _lines(splits: dict[str, list[Request]]) -> Iterator[str]:
     for split in ("test", "valid", "train"):
         for name in sorted(name for names in SPEAKERS.values() for name in names):
             for number, request in enumerate(splits[split]):
-                if name in SPEAKERS[split] and not _says(split, name, number):
-                    continue
-                words, labels = " ".join(request.words).upper(), " ".join(request.labels)
-                yield f"{name}-snips-{split}-{number} BOS {words} EOS\tO {labels} {request.intent}\n"
+                if name not in SPEAKERS[split] or _says(split, name, number):
+                    words, labels = " ".join(request.words).upper(), " ".join(request.labels)
+                    yield f"{name}-snips-{split}-{number} BOS {words} EOS\tO {labels} {request.intent}\n"

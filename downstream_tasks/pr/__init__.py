@@ -1,0 +1,1 @@
+"""SUPERB's phoneme recognition (PR) on LibriSpeech."""

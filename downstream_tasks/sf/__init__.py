@@ -1,0 +1,1 @@
+"""SUPERB's slot filling (SF) on Audio SNIPS."""
