@@ -9,8 +9,10 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "s3prl_interfaces" / "__init__.py").read_text())[1]
 
 EXTRAS = {
+    "beam": ["flashlight-text==0.0.7"],  # its wheels bring KenLM along
     "mini": ["espeakng-loader==0.2.4"],  # the mini-SUPERB corpora are checked by hash, so the voice is pinned
     "test": [
+        "flashlight-text==0.0.7",
         "hypothesis>=6.100",
         "mypy==2.4.1",
         "pytest>=8",

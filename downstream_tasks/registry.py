@@ -27,6 +27,7 @@ class Task:
 TASKS = (
     Task("pr", "ctc", "phoneme recognition, LibriSpeech, phone error rate"),
     Task("sf", "ctc", "slot filling, Audio SNIPS, slot-type F1 and slot-value CER"),
+    Task("asr", "asr", "speech recognition, LibriSpeech, word error rate without a language model"),
     Task("ic", "fluent_commands", "intent classification, Fluent Speech Commands, accuracy"),
     Task("sid", "voxceleb1", "speaker identification, VoxCeleb1, accuracy"),
     Task("sv", "sv_voxceleb1", "speaker verification, VoxCeleb1, equal error rate"),

@@ -15,7 +15,8 @@ def read_block(cls: type[T], block: object, where: str) -> T:
     """Build the dataclass ``cls`` from the mapping ``block``.
 
     Args:
-        cls: a dataclass whose fields are the keys that are read.
+        cls: a dataclass whose fields are the keys that are read; one with ``metadata={"key": ...}`` is read from
+            that key instead of its own name.
         block: what YAML gave at ``where``; ``None`` (an empty block) is an empty mapping.
         where: the key's place in the config, for messages (``downstream_expert.datarc``).
 
@@ -26,16 +27,19 @@ def read_block(cls: type[T], block: object, where: str) -> T:
     block = {} if block is None else block
     if not isinstance(block, Mapping):
         raise ConfigError(f"`{where}` must be a mapping, but is {block!r}.")
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    # A key that is no Python name (`dev-clean`) stands in its field's metadata.
+    fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in block:
         if key not in fields:
             raise ConfigError(unknown_name(f"key in `{where}`:", key, fields))
     hints = typing.get_type_hints(cls)
-    for name, field in fields.items():
+    for key, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in block:
-            raise ConfigError(f"`{where}.{name}` is missing: add it to the config.")
-    values = {name: _convert(value, hints[name], f"{where}.{name}") for name, value in block.items()}
+        if required and key not in block:
+            raise ConfigError(f"`{where}.{key}` is missing: add it to the config.")
+    values = {
+        fields[key].name: _convert(value, hints[fields[key].name], f"{where}.{key}") for key, value in block.items()
+    }
     return cls(**values)
 
 

@@ -123,3 +123,21 @@ def test_what_is_read_is_not_shared_with_what_was_given():
     block.splits.append("test")
     block.options["b"] = 2
     assert given == {"steps": 1, "splits": ["dev"], "options": {"a": 1}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dashed:
+    dev_clean: list[str] = field(metadata={"key": "dev-clean"})
+    dev_other: list[str] = field(default_factory=list, metadata={"key": "dev-other"})
+
+
+def test_a_key_need_not_be_a_name_in_python():
+    assert read_block(Dashed, {"dev-clean": ["a"]}, "datarc") == Dashed(dev_clean=["a"])
+    assert read_block(Dashed, {"dev-clean": [], "dev-other": ["b"]}, "datarc").dev_other == ["b"]
+    for block, message in (
+        ({}, r"`datarc\.dev-clean` is missing"),
+        ({"dev_clean": ["a"]}, "Did you mean 'dev-clean'"),
+        ({"dev-clean": "a"}, r"`datarc\.dev-clean` must be a list"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_block(Dashed, block, "datarc")

@@ -1,0 +1,1 @@
+"""SUPERB's speech recognition (ASR) on LibriSpeech."""

@@ -1,0 +1,78 @@
+"""Check LibriSpeech for SUPERB's ASR, and write S3PRL's tables of lengths."""
+
+import csv
+from pathlib import Path
+
+from downstream_tasks.asr.dataset import read_set
+from downstream_tasks.asr.text import Characters
+from downstream_tasks.audio import SAMPLE_RATE
+from downstream_tasks.layout import refuse
+from downstream_tasks.lengths import audio_lengths, samples_of
+from s3prl_interfaces.errors import DataError
+
+REQUIRED = ("train-clean-100", "dev-clean", "test-clean")
+OTHERS = ("train-clean-360", "train-other-500", "dev-other", "test-other")
+TABLES = "len_for_bucket"
+"""The folder of the tables, S3PRL's name."""
+
+
+def prepare(root: Path) -> list[str]:
+    """Check LibriSpeech and write ``len_for_bucket/<set>.csv`` below it, as ``preprocess/generate_len_for_bucket.py``.
+
+    Args:
+        root: LibriSpeech, the folder that holds train-clean-100, dev-clean, test-clean, ...
+
+    Returns:
+        Lines for the user: what was found and written, and the config keys to set.
+
+    Raises:
+        DataError: a set that SUPERB needs is missing, or a set is incomplete (all of it in one message), or the tables
+            cannot be written.
+    """
+    root = Path(root)
+    lengths: dict[str, dict[str, int]] = {}
+    problems = []
+    for name in (*REQUIRED, *OTHERS):
+        if name in REQUIRED or (root / name).is_dir():
+            texts, wrong = read_set(root, name, Characters())
+            lengths[name] = dict(zip(texts, audio_lengths(root, list(texts), skip_bad_audio=True), strict=True))
+            problems += wrong + _unreadable(root, lengths[name])
+    refuse(root, problems)
+    _write_tables(root / TABLES, lengths)
+    return [
+        *(
+            f"{name}: {len(of_set)} utterances, {sum(of_set.values()) / SAMPLE_RATE / 3600:.2f} hours"
+            for name, of_set in lengths.items()
+        ),
+        f"Lengths written to {root / TABLES}; they are optional, and S3PRL can read them.",
+        "Config keys:",
+        f"  downstream_expert.datarc.libri_root: {root}",
+        f"  downstream_expert.datarc.bucket_file: {root / TABLES}",
+    ]
+
+
+def _unreadable(root: Path, lengths: dict[str, int]) -> list[str]:
+    """What is wrong with the files that could not be measured."""
+    problems = []
+    for file, length in lengths.items():
+        if not length:
+            try:
+                samples_of(root / file)
+            except DataError as error:
+                problems.append(str(error).rstrip("."))
+    return problems
+
+
+def _write_tables(folder: Path, lengths: dict[str, dict[str, int]]) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, of_set in lengths.items():
+            rows = sorted(of_set.items(), key=lambda row: row[1], reverse=True)
+            unfinished = folder / f".{name}.csv.partial"
+            with unfinished.open("w", newline="", encoding="utf-8") as handle:
+                writer = csv.writer(handle, lineterminator="\n")
+                writer.writerow(["", "file_path", "length", "label"])
+                writer.writerows((index, file, length, "") for index, (file, length) in enumerate(rows))
+            unfinished.replace(folder / f"{name}.csv")
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error}.") from error
