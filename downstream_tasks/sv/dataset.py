@@ -45,7 +45,7 @@ def name_of(file: str) -> str:
     return "-".join(PurePosixPath(file).with_suffix("").parts[-3:])
 
 
-def load_utterance(path: Path) -> np.ndarray:
+def load_utterance(path: Path, *, keep_silence: bool = False) -> np.ndarray:
     """Read an utterance and apply the effects.
 
     Returns:
@@ -54,20 +54,21 @@ def load_utterance(path: Path) -> np.ndarray:
     Raises:
         DataError: it cannot be read, or too little of it is sound.
     """
-    return transform(load_audio(path), f"Audio file {path}")
+    return transform(load_audio(path), f"Audio file {path}", keep_silence=keep_silence)
 
 
-def transform(wav: np.ndarray, what: str) -> np.ndarray:
+def transform(wav: np.ndarray, what: str, *, keep_silence: bool = False) -> np.ndarray:
     """Apply the effects to (samples,) float32 at 16 kHz.
 
     Args:
         wav: the utterance.
         what: it is, for messages.
+        keep_silence: only make it quieter.
 
     Raises:
         DataError: too little of it is sound.
     """
-    wav = apply_effects(wav)
+    wav = apply_effects(wav, keep_silence=keep_silence)
     if len(wav) < MIN_SAMPLES:
         raise DataError(f"{what} has {len(wav)} samples after its silence is removed, less than one frame of 25 ms.")
     return wav
@@ -163,15 +164,19 @@ def check_files(root: Path, files: Sequence[str], path: Path) -> None:
     refuse(root, [f"{file.relative_to(root).as_posix()} does not exist ({path.name} names it)" for file in missing])
 
 
-def long_files(root: Path, min_samples: float, skip_bad_audio: bool) -> dict[str, list[str]]:
+def long_files(
+    root: Path, min_samples: float, skip_bad_audio: bool, *, keep_silence: bool = False
+) -> dict[str, list[str]]:
     """The training utterances of each speaker that are longer than ``min_samples`` after the effects.
 
-    The lengths are measured once and kept (see :func:`audio_lengths`) in the corpus: one pass over 340 hours.
+    The lengths are measured once and kept (see :func:`audio_lengths`) in the corpus: one pass over 340 hours, or, with
+    ``keep_silence``, over the headers.
 
     Args:
         root: the folder that holds dev/wav.
         min_samples: at 16 kHz.
         skip_bad_audio: leave out what cannot be read; else it is an error.
+        keep_silence: the effects do not remove it.
 
     Returns:
         Paths relative to ``root``; a speaker may be left without any.
@@ -181,9 +186,12 @@ def long_files(root: Path, min_samples: float, skip_bad_audio: bool) -> dict[str
     """
     wavs = {speaker: [f"{TRAINING}/{file}" for file in files] for speaker, files in find_wavs(root / TRAINING).items()}
     files = [file for mine in wavs.values() for file in mine]
-    measured = audio_lengths(
-        root, files, measure=_length_after_effects, kind="voxceleb1-effects", skip_bad_audio=skip_bad_audio
-    )
+    if keep_silence:
+        measured = audio_lengths(root, files, skip_bad_audio=skip_bad_audio)
+    else:
+        measured = audio_lengths(
+            root, files, measure=_length_after_effects, kind="voxceleb1-effects", skip_bad_audio=skip_bad_audio
+        )
     lengths = dict(zip(files, measured, strict=True))
     long = {speaker: [file for file in mine if lengths[file] > min_samples] for speaker, mine in wavs.items()}
     count = sum(map(len, long.values()))
@@ -204,10 +212,14 @@ class TrainingDataset(Dataset):
         root: the folder that holds dev/wav.
         files: of each speaker, relative to ``root``; the speakers' labels are in this order.
         max_timestep: longest piece in samples; longer utterances are cropped at random.
+        keep_silence: the effects do not remove it.
     """
 
-    def __init__(self, root: Path, files: dict[str, list[str]], max_timestep: int | None) -> None:
+    def __init__(
+        self, root: Path, files: dict[str, list[str]], max_timestep: int | None, *, keep_silence: bool = False
+    ) -> None:
         self.root = root
+        self.keep_silence = keep_silence
         self.items = [(file, label) for label, mine in enumerate(files.values()) for file in mine]
         self.max_timestep = max_timestep
 
@@ -218,7 +230,7 @@ class TrainingDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, str, int]:
         """Read one utterance: (samples,) float32 at 16 kHz, its name, its speaker's label."""
         file, label = self.items[index]
-        wav = load_utterance(self.root / file)
+        wav = load_utterance(self.root / file, keep_silence=self.keep_silence)
         if self.max_timestep is not None and len(wav) > self.max_timestep:
             # Python's generator and bounds, as S3PRL: the same seed crops the same piece.
             start = random.randint(0, len(wav) - self.max_timestep)
@@ -232,10 +244,12 @@ class TrialDataset(Dataset):
     Args:
         root: what ``files`` are relative to.
         files: of the trials.
+        keep_silence: the effects do not remove it.
     """
 
-    def __init__(self, root: Path, files: Sequence[str]) -> None:
+    def __init__(self, root: Path, files: Sequence[str], *, keep_silence: bool = False) -> None:
         self.root = root
+        self.keep_silence = keep_silence
         self.files = files
 
     def __len__(self) -> int:
@@ -244,4 +258,5 @@ class TrialDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         """Read one utterance: (samples,) float32 at 16 kHz, its file as the trials name it."""
-        return load_utterance(self.root / self.files[index]), self.files[index]
+        file = self.files[index]
+        return load_utterance(self.root / file, keep_silence=self.keep_silence), file

@@ -42,18 +42,20 @@ def load_with_effects(path: Path) -> np.ndarray:
     return apply_effects(load_audio(path))
 
 
-def apply_effects(wav: np.ndarray) -> np.ndarray:
+def apply_effects(wav: np.ndarray, *, keep_silence: bool = False) -> np.ndarray:
     """Make a wav 3 dB quieter and remove its silence.
 
     Args:
         wav: (samples,) float32 at 16 kHz.
+        keep_silence: leave the silence where it is.
 
     Returns:
         (samples that are left,) float32.
     """
     quieter = wav.astype(np.float64) * (_FULL_SCALE * _GAIN)
     samples = np.trunc(quieter + np.copysign(0.5, quieter)).astype(np.int64)  # sox rounds halves away from zero
-    return remove_silence(samples).astype(np.float32) / np.float32(_FULL_SCALE)
+    left = samples if keep_silence else remove_silence(samples)
+    return left.astype(np.float32) / np.float32(_FULL_SCALE)
 
 
 def remove_silence(samples: NDArray[np.int64]) -> NDArray[np.int64]:

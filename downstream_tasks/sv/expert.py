@@ -65,6 +65,10 @@ class DataConfig(LoaderConfig):
     train_batch_size: int = 10
     eval_batch_size: int = 1
     num_workers: int = 8
+    silence: Literal["removed", "kept"] = "removed"
+    """SUPERB: ``removed``, by sox's effect, in training and test; pauses, which are a speaker's too, and audio that is
+    quiet throughout are lost. ``kept`` hands the upstream what was recorded (3 dB quieter, as SUPERB), and then
+    ``vad_config.min_sec`` is of the whole file."""
     checkpoint_rule: Literal["best_of_test", "dev"] = "best_of_test"
     """Which weights are scored. SUPERB evaluates those of steps 20000, 40000, ..., 200000 on the test trials and
     reports the lowest EER: test data chooses. ``dev`` is sounder: the dev trials choose. The split that chooses must be
@@ -181,10 +185,12 @@ class DownstreamExpert(nn.Module):
         self.loader = data
         self.selects_on = "test" if data.checkpoint_rule == "best_of_test" else "dev"
         self.pooling_mask = model.pooling_mask
+        self.keep_silence = data.silence == "kept"
         self.protocol: dict[str, Any] = {
             "checkpoint_rule": data.checkpoint_rule,
             "hold_out_dev_speakers": data.hold_out_dev_speakers,
             "pooling_mask": model.pooling_mask,
+            "silence": data.silence,
         }
         self.trials: dict[str, list[Trial]] = {}
         self.datasets: dict[str, TrainingDataset | TrialDataset] = {}
@@ -211,7 +217,9 @@ class DownstreamExpert(nn.Module):
             if path is None:
                 continue
             self.trials[split] = read_trials(Path(path), f"downstream_expert.datarc.{split}_meta_data")
-            self.datasets[split] = TrialDataset(root / FOLDERS[split], files_of(self.trials[split]))
+            self.datasets[split] = TrialDataset(
+                root / FOLDERS[split], files_of(self.trials[split]), keep_silence=self.keep_silence
+            )
             if not data.skip_bad_audio:
                 check_files(root / FOLDERS[split], files_of(self.trials[split]), Path(path))
         if "dev" not in self.trials and (data.checkpoint_rule == "dev" or data.hold_out_dev_speakers):
@@ -219,13 +227,13 @@ class DownstreamExpert(nn.Module):
                 "`downstream_expert.datarc.dev_meta_data` is missing: `checkpoint_rule: dev` and "
                 "`hold_out_dev_speakers: true` need the dev trials."
             )
-        files = long_files(root, data.vad_config.min_sec, data.skip_bad_audio)
+        files = long_files(root, data.vad_config.min_sec, data.skip_bad_audio, keep_silence=self.keep_silence)
         if data.hold_out_dev_speakers:
             held_out = speakers_of(files_of(self.trials["dev"]))
             files = {speaker: mine for speaker, mine in files.items() if speaker not in held_out}
             if not any(files.values()):
                 raise DataError(f"{data.dev_meta_data} names every speaker: `hold_out_dev_speakers` leaves none.")
-        self.datasets["train"] = TrainingDataset(root, files, data.max_timestep)
+        self.datasets["train"] = TrainingDataset(root, files, data.max_timestep, keep_silence=self.keep_silence)
         return list(files)
 
     def get_dataloader(self, split: str, epoch: int = 0) -> DataLoader:
@@ -256,7 +264,7 @@ class DownstreamExpert(nn.Module):
         Raises:
             DataError: too little of it is sound.
         """
-        return transform(wav, "An utterance")
+        return transform(wav, "An utterance", keep_silence=self.keep_silence)
 
     def forward(
         self,

@@ -576,6 +576,7 @@ def test_dev_speakers_can_be_held_out(ours, voxceleb1, tmp_path):
         "checkpoint_rule": "best_of_test",
         "hold_out_dev_speakers": False,
         "pooling_mask": "superb",
+        "silence": "removed",
     }
 
 
@@ -792,6 +793,31 @@ def test_files_of_no_corpus_get_the_effects_too(ours, voxceleb1):
         ours.transform(0 * wav)
 
 
+@pytest.mark.parametrize("silence", ["kept", "removed"])
+def test_silence_is_kept_on_request(tmp_path, silence):
+    """In training, in trials and in files of no corpus; the least length is then the file's own."""
+    corpus = write_corpus(tmp_path / "corpus", seconds=3)
+    file = "id10001/aaaaaaaaaaa/00001.wav"
+    noise = RandomState(0).uniform(-0.5, 0.5, 32001).astype(np.float32)
+    wav = np.concatenate([noise[:20000], np.zeros(8000, dtype=np.float32), noise[20000:]])
+    for top in ("dev", "test"):
+        soundfile.write(corpus / top / "wav" / file, wav, 16000, subtype="FLOAT")
+    data = {"silence": silence, "vad_config": {"min_sec": 39999}}
+    expert = build(DownstreamExpert, corpus, tmp_path / "out", data=data)
+    expert.datasets["train"].max_timestep = None
+    assert expert.protocol["silence"] == silence
+    trained = dict(zip((name for name, _ in expert.datasets["train"].items), expert.datasets["train"], strict=True))
+    tested = {name: found for found, name in expert.datasets["test"]}
+    if silence == "kept":
+        kept = wav * np.float32(10 ** (-3 / 20))
+        for found in (trained[f"dev/wav/{file}"][0], tested[file], expert.transform(wav)):
+            assert np.allclose(found, kept, atol=1e-7)
+    else:
+        assert f"dev/wav/{file}" not in trained
+        assert len(tested[file]) == len(expert.transform(wav)) < 33000
+    assert len(trained) == (4 if silence == "kept" else 3)
+
+
 # Configs
 
 
@@ -841,6 +867,7 @@ def test_the_shipped_config_is_superbs(voxceleb1, tmp_path):
         "checkpoint_rule": "best_of_test",
         "hold_out_dev_speakers": False,
         "pooling_mask": "superb",
+        "silence": "removed",
     }
     assert expert.datasets["train"].max_timestep == 128000
     defaults = DownstreamExpert(

@@ -29,7 +29,12 @@ PROTOCOLS = {  # SUPERB's
     "pr": {"windows": "overlapping", "half_window_rule": True, "eos_in_targets": True, "stress": "keep"},
     "ks": {"train_sampling": "balanced", "dev_sampling": "balanced", "dev_noise": "shared"},
     "sid": {},
-    "sv": {"checkpoint_rule": "best_of_test", "hold_out_dev_speakers": False, "pooling_mask": "superb"},
+    "sv": {
+        "checkpoint_rule": "best_of_test",
+        "hold_out_dev_speakers": False,
+        "pooling_mask": "superb",
+        "silence": "removed",
+    },
     "er": {"dev_split": "random"},
     "ic": {},
     "sf": {"windows": "overlapping", "half_window_rule": True, "eos_in_targets": True},
