@@ -26,13 +26,13 @@ class Task:
 
 TASKS = (
     Task("pr", "ctc", "phoneme recognition, LibriSpeech, phone error rate"),
-    Task("sf", "ctc", "slot filling, Audio SNIPS, slot-type F1 and slot-value CER"),
     Task("asr", "asr", "speech recognition, LibriSpeech, word error rate without a language model"),
+    Task("ks", "speech_commands", "keyword spotting, Speech Commands v0.01, accuracy"),
     Task("ic", "fluent_commands", "intent classification, Fluent Speech Commands, accuracy"),
     Task("sid", "voxceleb1", "speaker identification, VoxCeleb1, accuracy"),
-    Task("sv", "sv_voxceleb1", "speaker verification, VoxCeleb1, equal error rate"),
     Task("er", "emotion", "emotion recognition, IEMOCAP, accuracy"),
-    Task("ks", "speech_commands", "keyword spotting, Speech Commands v0.01, accuracy"),
+    Task("sf", "ctc", "slot filling, Audio SNIPS, slot-type F1 and slot-value CER"),
+    Task("sv", "sv_voxceleb1", "speaker verification, VoxCeleb1, equal error rate"),
 )
 
 _CORPORA_OF_CTC = {"libriphone": "pr", "snips": "sf"}

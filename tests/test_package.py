@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from downstream_tasks.registry import TASKS
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -47,10 +49,11 @@ def test_the_wheel_has_all_that_is_needed(site):
     names = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     assert {
         "s3prl_interfaces/py.typed",
-        "s3prl_interfaces/configs/ic.yaml",
-        "s3prl_interfaces/configs/mini/ic.yaml",
         "s3prl_interfaces/configs/interface/hconv.yaml",
-        "downstream_tasks/ic/expert.py",
+        *(f"s3prl_interfaces/configs/{task.name}.yaml" for task in TASKS),
+        *(f"s3prl_interfaces/configs/mini/{task.name}.yaml" for task in TASKS),
+        *(f"downstream_tasks/{task.name}/expert.py" for task in TASKS),
+        *(f"downstream_tasks/{task.name}/prepare.py" for task in TASKS),
     } <= names
     assert not any(name.startswith("tests/") for name in names)
     (metadata,) = site.glob("*.dist-info/METADATA")
@@ -107,7 +110,7 @@ def test_readme_commands():
 
     commands = [line.split("#")[0].strip() for text in blocks("bash") for line in text.replace("\\\n", "").split("\n")]
     commands = [command.split() for command in commands if command]
-    assert len(commands) == 5
+    assert len(commands) == 8
     for program, *arguments in commands:
         if program == "bash":
             assert (ROOT / arguments[0]).is_file()
