@@ -9,18 +9,19 @@ SHOWN = 10
 """How many problems a message names; the others are counted."""
 
 
-def refuse(root: Path, problems: Sequence[str]) -> None:
+def refuse(root: Path, problems: Sequence[str], remedy: str = "") -> None:
     """Do nothing if there is no problem, else say what they are.
 
     Args:
         root: the corpus.
         problems: one phrase each.
+        remedy: a sentence, what to do.
 
     Raises:
         DataError: there is a problem.
     """
     if problems:
-        raise DataError(f"{root} is incomplete: {first_of(problems)}.")
+        raise DataError(f"{root} is incomplete: {first_of(problems)}. {remedy}".rstrip())
 
 
 def first_of(problems: Sequence[str]) -> str:

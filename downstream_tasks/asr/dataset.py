@@ -1,47 +1,34 @@
-"""LibriSpeech: ``<set>/<speaker>/<chapter>/<speaker>-<chapter>-<n>.flac`` and a ``.trans.txt`` in each chapter."""
+"""LibriSpeech for speech recognition: lengths, S3PRL's tables of them, batches, and transcripts as characters."""
 
 import csv
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from downstream_tasks.asr.text import EOS, Characters, UnknownCharacterError
 from downstream_tasks.audio import load_audio
-from downstream_tasks.layout import refuse
 from downstream_tasks.lengths import audio_lengths
+from downstream_tasks.librispeech import LibriSpeech, Utterance
 from s3prl_interfaces.errors import DataError
 
-log = logging.getLogger(__name__)
-
-SUFFIXES = (".flac", ".wav")
-"""LibriSpeech has FLAC; converted copies have WAV."""
 HALVED_ABOVE = 2000
 """S3PRL halves a batch with an utterance of more samples than this, which all have: it was meant as frames (D20)."""
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """One utterance of a set."""
+class MeasuredUtterance(Utterance):
+    """One utterance and how long it is."""
 
-    file: str
-    """The audio's path below the corpus."""
-    text: str
     length: int
     """In samples; 0 where it could not be told."""
-
-    @property
-    def name(self) -> str:
-        """``<speaker>-<chapter>-<n>``."""
-        return PurePosixPath(self.file).stem
 
 
 def read_split(
     root: Path, sets: Sequence[str], characters: Characters, bucket: Path | None = None, skip_bad_audio: bool = False
-) -> list[Utterance]:
+) -> list[MeasuredUtterance]:
     """The utterances of some sets, the longest first.
 
     Args:
@@ -50,89 +37,46 @@ def read_split(
         characters: that transcripts may have.
         bucket: the folder of S3PRL's tables ``<set>.csv``, which say what is used and how long it is; without it, all
             audio of the sets is used, and measured.
-        skip_bad_audio: see :func:`~downstream_tasks.lengths.audio_lengths`.
+        skip_bad_audio: see :meth:`~downstream_tasks.librispeech.LibriSpeech.check` and
+            :func:`~downstream_tasks.lengths.audio_lengths`.
 
     Raises:
         DataError: a set or a table is missing, audio has no transcript or a transcript no audio (S3PRL leaves both out
             in silence), a transcript has an unknown character, or audio cannot be read. All that is wrong with the
             transcripts is in one message.
     """
-    utterances, problems = [], []
-    for name in sets:
-        table = None if bucket is None else read_table(bucket / f"{name}.csv")
-        texts, wrong = read_set(root, name, characters, table)
-        problems += wrong
-        if not wrong:
-            lengths = table or dict(
-                zip(texts, audio_lengths(root, list(texts), skip_bad_audio=skip_bad_audio), strict=True)
-            )
-            utterances += [Utterance(file, text, lengths[file]) for file, text in texts.items()]
-    refuse(root, problems)
-    return sorted(utterances, key=lambda utterance: utterance.length, reverse=True)
+    corpus = LibriSpeech(root)
+    tables = [None if bucket is None else read_table(bucket / f"{name}.csv") for name in sets]
+    found = [read_set(corpus, name, characters, table) for name, table in zip(sets, tables, strict=True)]
+    corpus.check(skip_bad_audio=skip_bad_audio)
+    measured = []
+    for utterances, table in zip(found, tables, strict=True):
+        files = [one.file for one in utterances]
+        lengths = (
+            [table[file] for file in files] if table else audio_lengths(root, files, skip_bad_audio=skip_bad_audio)
+        )
+        measured += [MeasuredUtterance(**vars(one), length=n) for one, n in zip(utterances, lengths, strict=True)]
+    return sorted(measured, key=lambda utterance: utterance.length, reverse=True)
 
 
 def read_set(
-    root: Path, name: str, characters: Characters, table: dict[str, int] | None = None
-) -> tuple[dict[str, str], list[str]]:
-    """Transcripts of a set by their audio file, and what is wrong with the set, a phrase for each.
+    corpus: LibriSpeech, name: str, characters: Characters, table: dict[str, int] | None = None
+) -> list[Utterance]:
+    """The utterances of a set; what is wrong with it is noted in ``corpus``.
 
     Args:
-        root: of the corpus.
+        corpus: LibriSpeech.
         name: of the set.
         characters: that transcripts may have.
         table: what :func:`read_table` gave: only these files are wanted.
     """
-    if not (root / name).is_dir():
-        return {}, [f"it has no folder {name}"]
-    if table is None:
-        chapters = sorted(path.relative_to(root).as_posix() for path in (root / name).glob("*/*") if path.is_dir())
-    else:
-        chapters = sorted({str(PurePosixPath(file).parent) for file in table})
-    texts: dict[str, str] = {}
-    problems = []
-    for chapter in chapters:
-        found, wrong = _read_chapter(root, chapter, characters)
-        texts.update(found)
-        problems += wrong
-    if table is not None:
-        problems += [f"{file} is not there, but in the table of {name}" for file in table if file not in texts]
-        if left_out := len(texts) - len(table) if not problems else 0:
-            log.warning("%d utterances of %s are not in its table, and are not used.", left_out, name)
-        texts = {file: texts[file] for file in table if file in texts}
-    if not texts and not problems:
-        problems.append(f"{name} has no utterance <speaker>/<chapter>/<speaker>-<chapter>-<n>.flac")
-    return texts, problems
-
-
-def _read_chapter(root: Path, chapter: str, characters: Characters) -> tuple[dict[str, str], list[str]]:
-    folder = PurePosixPath(chapter)
-    transcript = f"{chapter}/{folder.parent.name}-{folder.name}.trans.txt"
-    try:
-        audio = {path.stem: path.name for path in sorted((root / chapter).iterdir()) if path.suffix in SUFFIXES}
-        lines = (root / transcript).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        return {}, [f"{transcript} {reason}"]
-    texts: dict[str, str] = {}
-    problems = []
-    for number, line in enumerate(lines, start=1):
-        name, _, text = line.strip().partition(" ")
-        where = f"{transcript}, line {number}"
-        if not name:
-            continue
-        if name in texts:
-            problems.append(f"{where} transcribes {name} once more")
-        if name not in audio:
-            problems.append(f"{where}: there is no audio {name}.flac")
+    utterances = corpus.read(name, table)
+    for utterance in utterances:
         try:
-            characters.encode(text)
+            characters.encode(utterance.text)
         except UnknownCharacterError as error:
-            problems.append(f"{where} has {error}")
-        texts[name] = text
-    problems += [
-        f"{chapter}/{file} has no transcript in {transcript}" for name, file in audio.items() if name not in texts
-    ]
-    return {f"{chapter}/{file}": texts[name] for name, file in audio.items() if name in texts}, problems
+            corpus.wrong.append(f"{utterance.where} has {error}")
+    return utterances
 
 
 def read_table(path: Path) -> dict[str, int]:
@@ -182,16 +126,12 @@ class TranscribedDataset(Dataset):
     """Utterances of one split: ``(wav, target, name)``.
 
     Args:
-        root: of the corpus.
         utterances: of the split.
         characters: that they are transcribed with.
         eos_in_targets: a target ends with ``</s>``.
     """
 
-    def __init__(
-        self, root: Path, utterances: Iterable[Utterance], characters: Characters, eos_in_targets: bool
-    ) -> None:
-        self.root = root
+    def __init__(self, utterances: Iterable[MeasuredUtterance], characters: Characters, eos_in_targets: bool) -> None:
         self.utterances = list(utterances)
         self.characters = characters
         self.end = [EOS] if eos_in_targets else []
@@ -204,4 +144,4 @@ class TranscribedDataset(Dataset):
         """Read one utterance: (samples,) float32 at 16 kHz, (characters,) int64, its name."""
         utterance = self.utterances[index]
         target = np.array(self.characters.encode(utterance.text) + self.end)
-        return load_audio(self.root / utterance.file), target, utterance.name
+        return load_audio(utterance.path), target, utterance.path.stem

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from downstream_tasks.asr.beam_search import DecoderConfig, make_beam_search
 from downstream_tasks.asr.dataset import TranscribedDataset, groups_of, read_split
-from downstream_tasks.asr.text import BLANK, Characters, read_characters, words_of
+from downstream_tasks.asr.text import BLANK, SPECIALS, Characters, read_characters, words_of
 from downstream_tasks.ctc import CTCExpert, CTCModelConfig, error_rate
 from downstream_tasks.loading import Groups, generator_of, make_loader, tell_skipped
 from downstream_tasks.score import Score
@@ -51,7 +51,7 @@ class DataConfig:
     eos_in_targets: bool = True
     """True (SUPERB): CTC has to give ``</s>`` after the last word, which decoding removes. False: it has not to."""
     skip_bad_audio: bool = False
-    """Leave out an utterance that cannot be read, and say so; else it is an error."""
+    """Leave out an utterance that cannot be read or lacks its transcript, and say so; else it is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,7 @@ class DownstreamExpert(CTCExpert):
         downstream_expert: the config's block, see :class:`ExpertConfig`.
         expdir: where transcripts go.
         seed: of the order of the batches.
+        label_state: the symbols, from a checkpoint: the dictionary is then not read.
 
     Attributes:
         protocol: the options by which SUPERB's protocol and a sounder way differ, with the values that are used.
@@ -91,13 +92,17 @@ class DownstreamExpert(CTCExpert):
         downstream_expert: dict[str, Any],
         expdir: str,
         seed: int = 1337,
+        label_state: list[str] | None = None,
         **_: Any,
     ) -> None:
         config = read_block(ExpertConfig, downstream_expert, "downstream_expert")
         data = config.datarc
         if min(data.batch_size, data.eval_batch_size) < 1:
             raise ConfigError("`downstream_expert.datarc`: batch_size and eval_batch_size must be 1 or more.")
-        characters = Characters() if data.dict_path is None else read_characters(Path(data.dict_path))
+        if label_state is not None:
+            characters = Characters(label_state[len(SPECIALS) :])
+        else:
+            characters = Characters() if data.dict_path is None else read_characters(Path(data.dict_path))
         super().__init__(
             upstream_dim,
             upstream_rate,
@@ -110,8 +115,12 @@ class DownstreamExpert(CTCExpert):
         self.characters = characters
         self.expdir = Path(expdir)
         self.seed = seed
-        self.protocol = {"batch_rule": data.batch_rule, "eos_in_targets": data.eos_in_targets}
         self.beam_search = make_beam_search(data.decoder_args, characters.symbols)
+        self.protocol = {
+            "batch_rule": data.batch_rule,
+            "eos_in_targets": data.eos_in_targets,
+            "decoder": "greedy" if self.beam_search is None else "kenlm",
+        }
         self.sets = {split: getattr(data, split.replace("-", "_")) for split in SPLITS}
         self.datasets: dict[str, TranscribedDataset] = {}
         self.register_buffer("best_score", torch.full((1,), 100.0))
@@ -150,7 +159,7 @@ class DownstreamExpert(CTCExpert):
             utterances = read_split(
                 root, sets, self.characters, Path(bucket) if bucket else None, self.data.skip_bad_audio
             )
-            self.datasets[split] = TranscribedDataset(root, utterances, self.characters, self.data.eos_in_targets)
+            self.datasets[split] = TranscribedDataset(utterances, self.characters, self.data.eos_in_targets)
         return self.datasets[split]
 
     def forward(
@@ -240,6 +249,10 @@ class DownstreamExpert(CTCExpert):
         answers = self.predict(features)
         self._write("inference.ark", names, [answer["transcript"] for answer in answers], mode="a")
         return answers
+
+    def label_state(self) -> list[str]:
+        """All symbols by id, for checkpoints: given to the constructor, it does without the dictionary."""
+        return list(self.characters.symbols)
 
     def _write(self, file: str, names: Sequence[str], texts: Sequence[str], mode: str = "w") -> None:
         with (self.expdir / file).open(mode, encoding="utf-8") as handle:

@@ -6,11 +6,10 @@ from pathlib import Path
 from downstream_tasks.asr.dataset import read_set
 from downstream_tasks.asr.text import Characters
 from downstream_tasks.audio import SAMPLE_RATE
-from downstream_tasks.layout import refuse
 from downstream_tasks.lengths import audio_lengths, samples_of
+from downstream_tasks.librispeech import SETS, LibriSpeech
 from s3prl_interfaces.errors import DataError
 
-REQUIRED = ("train-clean-100", "dev-clean", "test-clean")
 OTHERS = ("train-clean-360", "train-other-500", "dev-other", "test-other")
 TABLES = "len_for_bucket"
 """The folder of the tables, S3PRL's name."""
@@ -30,14 +29,14 @@ def prepare(root: Path) -> list[str]:
             cannot be written.
     """
     root = Path(root)
+    corpus = LibriSpeech(root)
     lengths: dict[str, dict[str, int]] = {}
-    problems = []
-    for name in (*REQUIRED, *OTHERS):
-        if name in REQUIRED or (root / name).is_dir():
-            texts, wrong = read_set(root, name, Characters())
-            lengths[name] = dict(zip(texts, audio_lengths(root, list(texts), skip_bad_audio=True), strict=True))
-            problems += wrong + _unreadable(root, lengths[name])
-    refuse(root, problems)
+    for name in (*SETS, *OTHERS):
+        if name in SETS or (root / name).is_dir():
+            files = [utterance.file for utterance in read_set(corpus, name, Characters())]
+            lengths[name] = dict(zip(files, audio_lengths(root, files, skip_bad_audio=True), strict=True))
+            corpus.wrong += _unreadable(root, lengths[name])
+    corpus.check()
     _write_tables(root / TABLES, lengths)
     return [
         *(

@@ -68,7 +68,7 @@ def words_of(utterances: Iterable[Utterance], lexicon: Lexicon) -> list[str]:
     for utterance in utterances:
         for word in utterance.text.split():
             first.setdefault(word, utterance)
-    absent = [f"{word} ({one.source}, line {one.line})" for word, one in first.items() if word not in lexicon]
+    absent = [f"{word} ({one.where})" for word, one in first.items() if word not in lexicon]
     if absent:
         raise DataError(
             f"{len(absent)} words of the transcripts are in no lexicon: {first_of(absent)}. Add a lexicon that has "

@@ -369,7 +369,7 @@ def test_batches_can_have_the_size_that_the_config_says(corpus, tmp_path, s3prl_
     block["datarc"]["batch_rule"] = "plain"
     assert sizes_of(DownstreamExpert, block, tmp_path, "train") == [12] * 2
     expert = make(DownstreamExpert, block, tmp_path)
-    assert expert.protocol == {"batch_rule": "plain", "eos_in_targets": True}
+    assert expert.protocol == {"batch_rule": "plain", "eos_in_targets": True, "decoder": "greedy"}
 
 
 def test_the_end_of_the_sentence_can_be_left_out_of_targets(corpus, tmp_path):
@@ -381,7 +381,7 @@ def test_the_end_of_the_sentence_can_be_left_out_of_targets(corpus, tmp_path):
     for one, other in zip(*targets, strict=True):
         assert one.tolist() == [*other.tolist(), 2]
         assert other[-1] == SYMBOLS.index("|")
-    assert expert.protocol == {"batch_rule": "superb", "eos_in_targets": False}
+    assert expert.protocol == {"batch_rule": "superb", "eos_in_targets": False, "decoder": "greedy"}
 
 
 # Text.
@@ -463,6 +463,61 @@ def test_transcripts_and_audio_must_agree(copy, corpus, tmp_path, s3prl_asr):
         assert f"{name}.flac has no transcript in train-clean-100/" in str(caught.value)
         assert "-9999: there is no audio" not in str(caught.value)
         assert f"line 2: there is no audio {other.name.split('.')[0]}-9999.flac" in str(caught.value)
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+def test_audio_and_transcripts_without_each_other_can_be_left_out(copy, corpus, tmp_path, caplog, bucket):
+    one, other, third = sorted(copy.glob("train-clean-100/*/*/*.trans.txt"))[:3]
+    lines = one.read_text().splitlines()
+    one.write_text("".join(f"{line}\n" for line in lines[1:]))
+    gone = other.with_name(f"{other.read_text().split()[0]}.flac")
+    gone.unlink()
+    third.unlink()
+    expected = {path.stem for path in flacs(corpus, "train-clean-100")}
+    expected -= {lines[0].split()[0], gone.stem, *(path.stem for path in third.parent.glob("*.flac"))}
+    block = config_of(copy, bucket_file=str(corpus / "len_for_bucket") if bucket else None, skip_bad_audio=True)
+    with caplog.at_level(logging.WARNING):
+        loader = make(DownstreamExpert, block, tmp_path).get_dataloader("train")
+    assert sorted(name for *_, names in loader for name in names) == sorted(expected)
+    (told,) = caplog.messages
+    assert told.startswith(f"{24 - len(expected)} left out, as `skip_bad_audio` says: ")
+    for phrase in (
+        f"{lines[0].split()[0]}.flac has no transcript in {one.relative_to(copy)}",
+        f"{other.relative_to(copy)}, line 1: there is no audio {gone.name}",
+        f"{third.relative_to(copy)} does not exist",
+    ):
+        assert told.count(phrase) == 1
+    caplog.clear()
+    list(make(DownstreamExpert, block, tmp_path).get_dataloader("dev-clean"))
+    assert not caplog.messages  # nothing is left out of a set that is whole
+    block["datarc"]["skip_bad_audio"] = False
+    with pytest.raises(DataError) as caught:
+        make(DownstreamExpert, block, tmp_path).get_dataloader("train")
+    assert f"{copy} is incomplete: {told.partition(': ')[2]} Unpack again" in str(caught.value)
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+def test_what_is_left_must_be_right(copy, corpus, tmp_path, bucket):
+    tables = str(corpus / "len_for_bucket") if bucket else None
+    expert = make(DownstreamExpert, config_of(copy, bucket_file=tables, skip_bad_audio=True), tmp_path)
+    path, lines = first_transcript(copy, "train-clean-100")
+    path.write_text(f"{lines[0].split()[0]}\n")
+    with pytest.raises(DataError, match=f"line 1 must be `<utterance> WORDS`, but is '{lines[0].split()[0]}'"):
+        expert.get_dataloader("train")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"trans\.txt cannot be read \(.utf-8"):
+        expert.get_dataloader("train")
+    for transcript in copy.glob("dev-clean/*/*/*.trans.txt"):
+        transcript.unlink()
+    with pytest.raises(DataError, match=r"dev-clean has no utterance.*trans\.txt does not exist"):
+        expert.get_dataloader("dev-clean")
+
+
+def test_an_empty_chapter_is_told(copy, tmp_path):
+    (copy / "dev-clean/1/2").mkdir(parents=True)
+    (copy / "dev-clean/1/README").write_text("no chapter")
+    with pytest.raises(DataError, match=r"incomplete: dev-clean/1/2/1-2\.trans\.txt does not exist\. Unpack"):
+        make(DownstreamExpert, config_of(copy, bucket_file=None), tmp_path).get_dataloader("dev-clean")
 
 
 def test_an_utterance_is_transcribed_once(copy, tmp_path):
@@ -656,6 +711,8 @@ def test_a_file_of_the_table_must_be_there(copy, corpus, tmp_path):
     expert = make(DownstreamExpert, config_of(copy, bucket_file=str(tmp_path)), tmp_path)
     with pytest.raises(DataError, match=r"gone\.flac is not there, but in the table of dev-clean"):
         expert.get_dataloader("dev-clean")
+    block = config_of(copy, bucket_file=str(tmp_path), skip_bad_audio=True)
+    assert len(make(DownstreamExpert, block, tmp_path).get_dataloader("dev-clean").dataset) == 3
 
 
 # prepare.
@@ -722,6 +779,21 @@ def test_predict_writes_nothing(both, tmp_path):
     with torch.no_grad():
         assert both[0].predict(features) == [{"transcript": "A B"}, {"transcript": "LONGER"}]
     assert list((tmp_path / "ours").iterdir()) == []
+
+
+def test_a_checkpoints_symbols_do_without_the_dictionary(corpus, tmp_path):
+    (tmp_path / "char.dict").write_text("| 9\nÉ 8\n")
+    block = config_of(corpus, dict_path=str(tmp_path / "char.dict"))
+    state = make(DownstreamExpert, block, tmp_path).label_state()
+    assert state == [*SYMBOLS[:5], "É"]
+    assert type(state) is list
+    (tmp_path / "char.dict").unlink()
+    expert = make(DownstreamExpert, block, tmp_path, label_state=state)
+    assert expert.model.linear.out_features == 6
+    assert expert.characters.encode("é") == [5, 4]
+    assert expert.label_state() == state
+    expert.label_state().clear()
+    assert expert.label_state() == state
 
 
 # Beam search.
@@ -959,7 +1031,7 @@ def test_the_shipped_config_is_superbs(corpus, tmp_path):
     assert expert.sets == {split: theirs["datarc"][split] for split in expert.sets}
     assert (expert.data.batch_size, expert.data.eval_batch_size, expert.data.num_workers) == (32, 1, 12)
     assert expert.zero_infinity
-    assert expert.protocol == {"batch_rule": "superb", "eos_in_targets": True}
+    assert expert.protocol == {"batch_rule": "superb", "eos_in_targets": True, "decoder": "greedy"}
     options = dict(theirs["datarc"]["decoder_args"], decoder_type=None, kenlm_model=None, lexicon=None)
     assert vars(expert.data.decoder_args) == options
     head = sum(parameter.numel() for parameter in expert.model.parameters())
@@ -983,7 +1055,7 @@ def test_a_run_says_what_it_scored(corpus, tmp_path):
     )
     result = read_result(tmp_path / "run/results.json")
     assert result.task == "asr"
-    assert result.protocol == {"batch_rule": "superb", "eos_in_targets": True}
+    assert result.protocol == {"batch_rule": "superb", "eos_in_targets": True, "decoder": "greedy"}
     assert (result.primary.name, result.primary.split, result.primary.higher_is_better) == ("wer", "test-clean", False)
     assert set(result.metrics) == {"dev-clean", "test-clean"}
     assert {path.name for path in (tmp_path / "run").glob("*.ark")} == {

@@ -14,6 +14,7 @@ import yaml
 from torch.testing import assert_close
 
 from downstream_tasks import text_expert, windows
+from downstream_tasks.librispeech import read_sets
 from downstream_tasks.pr.expert import DownstreamExpert
 from downstream_tasks.pr.phones import PHONES, read_lexicon
 from downstream_tasks.pr.prepare import prepare
@@ -544,9 +545,9 @@ def broken(tmp_path):
 
 def test_an_incomplete_corpus_is_refused_or_used_in_part(tmp_path, caplog):
     corpus = broken(tmp_path)
-    with pytest.raises(DataError, match=r"dev-clean: .*1-1-0000\.flac is missing, which .*1-1\.trans\.txt, line 1"):
+    with pytest.raises(DataError, match=r"dev-clean/1/1/1-1\.trans\.txt, line 1: there is no audio 1-1-0000\.flac"):
         build(DownstreamExpert, config_of(corpus), tmp_path)
-    with pytest.raises(DataError, match=r"2-1-0002\.flac has no line in 2-1\.trans\.txt"):
+    with pytest.raises(DataError, match=r"2-1-0002\.flac has no transcript in test-clean/2/1/2-1\.trans\.txt\."):
         build(DownstreamExpert, config_of(corpus, dev=["train-clean-100"]), tmp_path)
     with caplog.at_level(logging.WARNING):
         expert = build(DownstreamExpert, config_of(corpus, skip_bad_audio=True), tmp_path)
@@ -558,7 +559,7 @@ def test_an_incomplete_corpus_is_refused_or_used_in_part(tmp_path, caplog):
 def test_a_set_that_is_not_there(tmp_path, skip):
     corpus = make(tmp_path / "corpus", ["CAT"])
     (corpus / "other").mkdir()
-    with pytest.raises(DataError, match=r"/nowhere does not exist; .*/other holds no \.flac file"):
+    with pytest.raises(DataError, match="it has no folder nowhere; other has no utterance <speaker>/"):
         build(DownstreamExpert, config_of(corpus, test=["nowhere", "other"], skip_bad_audio=skip), tmp_path)
 
 
@@ -570,6 +571,28 @@ def test_a_transcript_without_words(tmp_path):
     (corpus / "test-clean/2/1/2-1.trans.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"2-1\.trans\.txt cannot be read"):
         build(DownstreamExpert, config_of(corpus), tmp_path)
+
+
+def test_converted_copies_are_read(tmp_path):
+    corpus = make(tmp_path / "corpus", ["CAT", "A CAT"])
+    converted = corpus / "test-clean/2/1/2-1-0001.flac"
+    soundfile.write(converted.with_suffix(".wav"), np.zeros(900), 16000)
+    both = corpus / "test-clean/2/1/2-1-0000.flac"
+    soundfile.write(both.with_suffix(".wav"), np.zeros(900), 16000)
+    converted.unlink()
+    expert = build(DownstreamExpert, config_of(corpus), tmp_path)
+    assert {one.path for one in expert.datasets["test"].utterances} == {both, converted.with_suffix(".wav")}
+
+
+def test_each_chapter_is_listed_once(tmp_path, monkeypatch):
+    corpus = make(tmp_path / "corpus", ["CAT", "A CAT"])
+    listed, searched = [], []
+    iterdir, glob = Path.iterdir, Path.glob
+    monkeypatch.setattr(Path, "iterdir", lambda self: listed.append(self) or iterdir(self))
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: searched.append(self) or glob(self, pattern))
+    read_sets(corpus, ["train-clean-100", "dev-clean"])
+    assert [path for path in listed if path.name == "1"] == [corpus / "train-clean-100/0/1", corpus / "dev-clean/1/1"]
+    assert searched == [corpus / "train-clean-100", corpus / "dev-clean"]
 
 
 @pytest.mark.parametrize("content", [b"no audio", None])
@@ -715,7 +738,9 @@ def test_prepare_makes_one_lexicon(tmp_path):
 
 
 def test_prepare_says_what_is_missing(tmp_path):
-    with pytest.raises(DataError, match="nowhere is incomplete: the folder does not exist: it must hold train-clean"):
+    with pytest.raises(
+        DataError, match="nowhere is incomplete: it has no folder train-clean-100; it has no folder dev"
+    ):
         prepare(str(tmp_path / "nowhere"))
     corpus = make(tmp_path / "corpus", ["A CAT SAT"])
     (corpus / "lexicon.txt").unlink()
@@ -726,7 +751,7 @@ def test_prepare_says_what_is_missing(tmp_path):
         prepare(corpus)
     shutil.rmtree(corpus / "train-clean-100")
     (corpus / "dev-clean/1/1/1-1-0000.flac").unlink()
-    with pytest.raises(DataError, match=r"train-clean-100 does not exist; .*dev-clean holds no \.flac") as caught:
+    with pytest.raises(DataError, match="it has no folder train-clean-100; dev-clean has no utterance") as caught:
         prepare(corpus)
-    assert "1-1-0000.flac is missing" in str(caught.value)
+    assert "there is no audio 1-1-0000.flac" in str(caught.value)
     assert sorted(path.name for path in corpus.iterdir()) == ["dev-clean", "lexicon-mine.txt", "test-clean"]

@@ -25,7 +25,7 @@ CORPORA = {  # task: fixture, and the folder of it that the mini config names
     "sf": ("snips", "SNIPS"),
 }
 PROTOCOLS = {  # SUPERB's
-    "asr": {"batch_rule": "superb", "eos_in_targets": True},
+    "asr": {"batch_rule": "superb", "eos_in_targets": True, "decoder": "greedy"},
     "pr": {"windows": "overlapping", "half_window_rule": True, "eos_in_targets": True, "stress": "keep"},
     "ks": {"train_sampling": "balanced", "dev_sampling": "balanced", "dev_noise": "shared"},
     "sid": {},
