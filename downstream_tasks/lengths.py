@@ -67,6 +67,8 @@ def audio_lengths(
     Raises:
         DataError: a file cannot be read.
     """
+    if not files:
+        return []
     key = hashlib.sha256("\n".join([kind, str(root.resolve()), *files]).encode()).hexdigest()
     places = [root / FOLDER, _user_cache()]
     name = f"{kind}-{key[:16]}.json"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from downstream_tasks.layout import first_of, refuse
+from s3prl_interfaces.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,15 @@ class LibriSpeech:
                 an error: the corpus is incomplete.
 
         Raises:
-            DataError: a set is missing, has no utterance or is incomplete, or a transcript is malformed. All that is
-                wrong is in one message.
+            DataError: the folder or a set is missing, a set has no utterance or is incomplete, or a transcript is
+                malformed. All that is wrong is in one message.
         """
+        if not self.root.is_dir():
+            raise DataError(
+                f"{self.root} does not exist: it must be LibriSpeech's folder, which holds train-clean-100, ... "
+                "(`downstream_expert.datarc.libri_root` of ASR, `downstream_expert.corpus.path` of PR); "
+                "`s3prl-interfaces mini-superb DIR` makes a small one to try."
+            )
         unmatched = list(dict.fromkeys(self.unmatched.values()))
         if self.wrong or not skip_bad_audio:
             remedy = "`skip_bad_audio: true` leaves out audio and transcripts that miss their other half."

@@ -552,7 +552,8 @@ def targets_of(dataset):
 
 
 def test_a_split_is_read_when_it_is_asked_for(corpus, tmp_path):
-    expert = make(DownstreamExpert, config_of(corpus / "nowhere", bucket_file=None, dict_path=None), tmp_path)
+    (tmp_path / "empty").mkdir()
+    expert = make(DownstreamExpert, config_of(tmp_path / "empty", bucket_file=None, dict_path=None), tmp_path)
     for split, message in (("train", "it has no folder train-clean-100"), ("dev-other", "it has no folder dev-other")):
         with pytest.raises(DataError, match=message):
             expert.get_dataloader(split)
@@ -747,8 +748,9 @@ def test_prepare_lists_everything_that_is_wrong(copy, tmp_path):
     assert "trans.txt does not exist" in text
     assert text.count(";") == 3
     assert not (copy / "len_for_bucket").exists()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no folder train-clean-100; it has no folder dev-clean; it has no folder test"):
-        prepare(tmp_path / "nowhere")
+        prepare(tmp_path / "empty")
 
 
 def test_prepare_says_when_it_cannot_write(copy):

@@ -112,3 +112,8 @@ def test_a_bad_file_is_an_error_or_is_left_out(corpus, caplog):
     assert audio_lengths(corpus, FILES, skip_bad_audio=True) == [1000, 1001, 0, 0]
     assert "s1/3.wav has 399 samples" in caplog.text
     assert not (corpus / FOLDER).exists()  # what was left out may be mended
+
+
+def test_no_file_needs_no_folder(tmp_path):
+    assert audio_lengths(tmp_path / "nowhere", []) == []
+    assert not (tmp_path / "nowhere").exists()

@@ -738,9 +738,7 @@ def test_prepare_makes_one_lexicon(tmp_path):
 
 
 def test_prepare_says_what_is_missing(tmp_path):
-    with pytest.raises(
-        DataError, match="nowhere is incomplete: it has no folder train-clean-100; it has no folder dev"
-    ):
+    with pytest.raises(DataError, match="nowhere does not exist: it must be LibriSpeech's folder"):
         prepare(str(tmp_path / "nowhere"))
     corpus = make(tmp_path / "corpus", ["A CAT SAT"])
     (corpus / "lexicon.txt").unlink()

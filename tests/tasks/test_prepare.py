@@ -11,6 +11,7 @@ from downstream_tasks.er.prepare import prepare as prepare_er
 from downstream_tasks.ic.prepare import prepare as prepare_ic
 from downstream_tasks.ks.prepare import prepare as prepare_ks
 from downstream_tasks.layout import missing_files, refuse
+from downstream_tasks.registry import load_prepare
 from downstream_tasks.sid.prepare import prepare as prepare_sid
 from s3prl_interfaces.errors import DataError
 from s3prl_interfaces.mini_superb.corpus import digest
@@ -263,3 +264,14 @@ def test_the_whole_of_speech_commands_is_recognised(speech_commands, monkeypatch
     monkeypatch.setattr("downstream_tasks.ks.prepare._WORD_CLIPS", 65)
     monkeypatch.setattr("downstream_tasks.ks.prepare._TEST_CLIPS", 12)
     assert not [line for line in prepare_ks(speech_commands) if "not the whole" in line]
+
+
+# LibriSpeech.
+
+
+@pytest.mark.parametrize("task", ["asr", "pr"])
+def test_librispeech_that_is_not_there(tmp_path, task):
+    with pytest.raises(
+        DataError, match=r"nowhere does not exist: it must be LibriSpeech's folder.*libri_root.*corpus\.path"
+    ):
+        load_prepare(task)(tmp_path / "nowhere")
