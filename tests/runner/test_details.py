@@ -140,3 +140,54 @@ def test_the_same_weights_are_scored_the_same_whenever(tmp_path, logged, monkeyp
     step = read_result(folder / "results.json").metrics["dev"]["step"]
     on_the_way, at_the_end = [content["losses"] for at, content in of(logged, "dev") if at == step][-2:]
     assert on_the_way == at_the_end
+
+
+@pytest.mark.parametrize("fine_tuned", [True, False])
+def test_the_parameters_of_a_fine_tuned_upstream_are_counted(tmp_path, fine_tuned):
+    result = read_result(toy_run(tmp_path, upstream_trainable=fine_tuned) / "results.json")
+    assert result.parameters["upstream_trainable"] == (3 * 6 * 320 if fine_tuned else 0)
+
+
+def test_an_upstreams_checkpoint_is_part_of_its_name(tmp_path):
+    result = read_result(toy_run(tmp_path, upstream_ckpt="some/where/best.pt") / "results.json")
+    assert result.upstream == "tests.runner.toys:build (best.pt)"
+
+
+def test_a_metric_that_is_not_a_number_is_left_out_and_told(tmp_path, monkeypatch, caplog):
+    log_records = DownstreamExpert.log_records
+
+    def more(self, split, records, logger, global_step, **others):
+        logger.add_scalar(f"toy/{split}-f1", float("nan"), global_step=global_step)
+        return log_records(self, split, records, logger, global_step, **others)
+
+    monkeypatch.setattr(DownstreamExpert, "log_records", more)
+    result = read_result(toy_run(tmp_path) / "results.json")
+    assert result.metrics["test"].keys() == {"acc", "loss", "step"}
+    assert any("test f1 is nan: left out of results.json" in message for message in caplog.messages)
+
+
+def test_a_batch_of_which_nothing_could_be_read_is_passed_over(tmp_path, monkeypatch):
+    """What a loader gives for it is ``((),)``, see downstream_tasks/loading.py."""
+
+    class WithEmptyBatches:
+        def __init__(self, loader):
+            self.loader = loader
+
+        def __len__(self):
+            return len(self.loader)
+
+        def __iter__(self):
+            for batch in self.loader:
+                yield ((),)
+                yield batch
+
+    get_dataloader = DownstreamExpert.get_dataloader
+    whole = toy_run(tmp_path / "whole")
+    monkeypatch.setattr(
+        DownstreamExpert,
+        "get_dataloader",
+        lambda self, *key, **more: WithEmptyBatches(get_dataloader(self, *key, **more)),
+    )
+    other = toy_run(tmp_path / "other")
+    assert_same(weights(whole), weights(other))
+    assert read_result(other / "results.json").counts == {"dev": 7, "test": 9}
