@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from s3prl_interfaces.results import read_result
+from s3prl_interfaces.runner import experiment
 from s3prl_interfaces.runner.checkpoint import load_checkpoint
 from tests.runner import toys
 from tests.runner.test_runs import StoppedError, assert_same, stop_at, weights
@@ -191,3 +192,16 @@ def test_a_batch_of_which_nothing_could_be_read_is_passed_over(tmp_path, monkeyp
     other = toy_run(tmp_path / "other")
     assert_same(weights(whole), weights(other))
     assert read_result(other / "results.json").counts == {"dev": 7, "test": 9}
+
+
+def test_an_interface_is_fitted_at_the_start_only(tmp_path, monkeypatch):
+    """A checkpoint holds the fit."""
+    fitted = []
+    monkeypatch.setattr(experiment, "fit_interface", lambda upstream, lane, device: fitted.append(lane.folder))
+    with monkeypatch.context() as stopped:
+        stop_at(stopped, 7)
+        with pytest.raises(StoppedError):
+            toy_run(tmp_path)
+    assert fitted == [tmp_path / "run"]
+    toy_run(tmp_path, auto_resume=True)
+    assert fitted == [tmp_path / "run"]
