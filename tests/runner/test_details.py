@@ -205,3 +205,15 @@ def test_an_interface_is_fitted_at_the_start_only(tmp_path, monkeypatch):
     assert fitted == [tmp_path / "run"]
     toy_run(tmp_path, auto_resume=True)
     assert fitted == [tmp_path / "run"]
+
+
+def test_a_fine_tuned_upstream_is_continued_too(tmp_path, monkeypatch):
+    whole = toy_run(tmp_path / "whole", upstream_trainable=True)
+    with monkeypatch.context() as stopped:
+        stop_at(stopped, 7)
+        with pytest.raises(StoppedError):
+            toy_run(tmp_path / "stopped", upstream_trainable=True)
+    other = toy_run(tmp_path / "stopped", upstream_trainable=True, auto_resume=True)
+    assert_same(weights(whole), weights(other))
+    one, same = (load_checkpoint(folder / "states-12.ckpt")["Upstream"]["weight"] for folder in (whole, other))
+    assert torch.equal(one, same)
