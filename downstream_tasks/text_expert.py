@@ -1,5 +1,6 @@
 """What PR and SF share: S3PRL's ``ctc`` (``s3prl/downstream/ctc/expert.py`` and ``data.py``)."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -333,9 +334,9 @@ class TextExpert(CTCExpert):
         """The task's own tokens, for checkpoints: given to the constructor, it does without the corpus."""
         return self.tokens.own
 
+    @abstractmethod
     def answer(self, text: str) -> dict[str, str]:
         """What is said of a hypothesis, in plain words."""
-        raise NotImplementedError
 
     def _decode(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
         """Hypotheses. An ``<eos>`` on the way is passed over, as S3PRL does, not taken as the end."""

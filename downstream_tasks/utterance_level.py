@@ -1,6 +1,7 @@
 """What SUPERB's utterance-level tasks share: mean over time, a linear head, cross-entropy, accuracy."""
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,16 +22,16 @@ from downstream_tasks.score import Score
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReaderConfig:
+class ReaderConfig(ABC):
     """The keys of ``datarc`` that every such task has."""
 
     num_workers: int = 12
     skip_bad_audio: bool = False
     """Leave out an utterance that cannot be read, and say so; else it is an error."""
 
+    @abstractmethod
     def batch_size_of(self, split: str) -> int:
         """Utterances of a batch."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,10 @@ def _run_folds(args: RunArguments) -> None:
 
 
 def load_experiment(checkpoint: str | Path, *, device: str = "auto", override: str | None = None) -> TrainedModel:
-    """Load upstream, interface and head of a trained run. The corpus that it was trained on is not needed.
+    """Load upstream, interface and head of a trained run.
+
+    The corpus that it was trained on is not needed: our checkpoints hold its labels. S3PRL's do not, so with one of
+    those the corpus that its config names is read.
 
     Args:
         checkpoint: a checkpoint of ours or of S3PRL's, or a run's folder (its newest ``states-*.ckpt``).
