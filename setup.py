@@ -38,6 +38,7 @@ setup(
         "s3prl_interfaces.configs",
         "s3prl_interfaces.configs.interface",
         "s3prl_interfaces.configs.mini",
+        "s3prl_interfaces.configs.mini.quick",
     ],
     package_dir={"s3prl_interfaces.configs": "configs"},
     package_data={"": ["*.yaml", "py.typed"]},

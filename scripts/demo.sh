@@ -12,7 +12,8 @@ s3prl-interfaces mini-superb mini_superb_data --corpora fluent_speech_commands
 for interface in weighted_sum concat hconv; do
     # -a: a demo that was interrupted goes on where it was
     python scripts/run_downstream.py -m train -a -n "demo/$interface" \
-        -u scripts/demo_upstream.py:build -d ic -c configs/ic.yaml configs/mini/ic.yaml --interface "$interface"
+        -u scripts/demo_upstream.py:build -d ic -c configs/ic.yaml configs/mini/ic.yaml configs/mini/quick/ic.yaml \
+        --interface "$interface"
 done
 s3prl-interfaces leaderboard result/downstream/demo
 

@@ -20,7 +20,8 @@ for task in pr asr ks sid sv er ic sf; do
     fi
     for interface in "${interfaces[@]}"; do
         python scripts/run_downstream.py -m train -a -n "mini_superb/$task-$interface" -u "$upstream" -d "$task" \
-            -c "configs/$task.yaml" "configs/mini/$task.yaml" --interface "$interface" $folds
+            -c "configs/$task.yaml" "configs/mini/$task.yaml" "configs/mini/quick/$task.yaml" \
+            --interface "$interface" $folds
     done
 done
 s3prl-interfaces leaderboard result/downstream/mini_superb

@@ -52,6 +52,7 @@ def test_the_wheel_has_all_that_is_needed(site):
         "s3prl_interfaces/configs/interface/hconv.yaml",
         *(f"s3prl_interfaces/configs/{task.name}.yaml" for task in TASKS),
         *(f"s3prl_interfaces/configs/mini/{task.name}.yaml" for task in TASKS),
+        *(f"s3prl_interfaces/configs/mini/quick/{task.name}.yaml" for task in TASKS),
         *(f"downstream_tasks/{task.name}/expert.py" for task in TASKS),
         *(f"downstream_tasks/{task.name}/prepare.py" for task in TASKS),
     } <= names

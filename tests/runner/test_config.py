@@ -152,21 +152,40 @@ def test_no_such_config(name, tmp_path, monkeypatch):
 
 
 def test_shipped_configs_make_runs():
-    """A task's own, its small one over it, and every interface over both."""
+    """A task's own, its small one over it, the quick one over both, and every interface over all."""
     listed = list_configs()
     overlays = [name for name in listed if name.startswith("configs/interface/")]
-    tasks = [f"configs/{task.name}.yaml" for task in TASKS]
-    minis = [f"configs/mini/{task.name}.yaml" for task in TASKS]
+    stacks = [
+        [f"configs/{task.name}.yaml", f"configs/mini/{task.name}.yaml", f"configs/mini/quick/{task.name}.yaml"]
+        for task in TASKS
+    ]
     assert overlays
-    assert sorted(listed) == sorted([*overlays, *tasks, *minis])
-    for task, mini in zip(tasks, minis, strict=True):
-        full = check_blocks(load_config([task]), strict=True)
-        small = check_blocks(load_config([task, mini]), strict=True)
-        assert small.total_steps < full.total_steps
+    assert sorted(listed) == sorted([*overlays, *(name for stack in stacks for name in stack)])
+    for stack in stacks:
+        full, small, quick = (check_blocks(load_config(stack[:depth]), strict=True) for depth in (1, 2, 3))
+        assert quick.total_steps == small.total_steps < full.total_steps
         for overlay in overlays:
-            config = load_config([task, mini, overlay])
-            assert check_blocks(config, strict=True) == small
+            config = load_config([*stack, overlay])
+            assert check_blocks(config, strict=True) == quick
             assert interface_block(config)[0] == Path(overlay).stem
+
+
+@pytest.mark.parametrize("task", [task.name for task in TASKS])
+def test_a_mini_config_changes_places_and_steps_and_nothing_else(task):
+    """So that mini-SUPERB runs what SUPERB runs. How many processes read is the machine's affair."""
+
+    def leaves(block, *keys):
+        if isinstance(block, dict):
+            return {path: value for key in block for path, value in leaves(block[key], *keys, key).items()}
+        return {keys: block}
+
+    full = leaves(load_config([f"configs/{task}.yaml"]))
+    mini = leaves(load_config([f"configs/{task}.yaml", f"configs/mini/{task}.yaml"]))
+    changed = {keys for keys in full.keys() | mini.keys() if full.get(keys) != mini.get(keys)}
+    steps = {("runner", name) for name in ("total_steps", "log_step", "eval_step", "save_step")}
+    places = {keys for keys, value in mini.items() if "mini_superb_data" in str(value)}
+    assert places
+    assert {keys for keys in changed - steps - places if keys[-1] != "num_workers"} == set()
 
 
 # Interface

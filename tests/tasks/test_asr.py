@@ -1049,7 +1049,7 @@ def test_a_run_says_what_it_scored(corpus, tmp_path):
             mode="train",
             upstream=str(Path(asr.__file__).parents[2] / "scripts/demo_upstream.py") + ":build",
             downstream="asr",
-            config=["configs/asr.yaml", "configs/mini/asr.yaml"],
+            config=["configs/asr.yaml", "configs/mini/asr.yaml", "configs/mini/quick/asr.yaml"],
             override=f"{where},,config.runner.total_steps=2,,config.downstream_expert.modelrc.RNNs.dim=[8]",
             expdir=str(tmp_path / "run"),
             device="cpu",

@@ -12,7 +12,6 @@ import yaml
 from downstream_tasks.registry import TASKS
 from s3prl_interfaces import load_experiment
 from s3prl_interfaces.cli import main, run_downstream
-from s3prl_interfaces.runner.config import shipped_configs
 from tests.runner.toys import Upstream
 
 CORPORA = {  # task: fixture, and the folder of it that the mini config names
@@ -85,7 +84,7 @@ def folder(task, request, tmp_path_factory):
     (folder / "tiny.yaml").write_text(yaml.safe_dump(overlay))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        configs = [f"configs/{task}.yaml", f"configs/mini/{task}.yaml", "tiny.yaml"]
+        configs = [f"configs/{task}.yaml", f"configs/mini/{task}.yaml", f"configs/mini/quick/{task}.yaml", "tiny.yaml"]
         flags = ["-m", "train", "-d", task, "-u", f"{__name__}:build", "-p", "run", "--device", "cpu"]
         assert run_downstream([*flags, "--interface", "hconv", "-c", *configs]) == 0
     return folder
@@ -161,27 +160,13 @@ def test_prepare_says_what_is_missing(task, tmp_path, capsys):
     assert "Traceback" not in error
 
 
-def paths_of(block):
-    """What a mini config says of places, and nothing else."""
-    kept = {}
-    for key, value in block.items():
-        if isinstance(value, dict):
-            inner = paths_of(value)
-            kept |= {key: inner} if inner else {}
-        elif "mini_superb_data" in str(value):
-            kept[key] = value
-    return kept
-
-
 @pytest.mark.nightly
 def test_superbs_own_config_runs_with_nothing_changed_but_places_and_steps(task, folder, monkeypatch):
     """At SUPERB's widths and batch sizes: two updates, and the score of whole splits."""
     monkeypatch.chdir(folder)
-    mini = yaml.safe_load((shipped_configs() / "mini" / f"{task}.yaml").read_text())
-    overlay = {"runner": {"total_steps": 2, "eval_step": 2, "save_step": 2}, **paths_of(mini)}
-    (folder / "places.yaml").write_text(yaml.safe_dump(overlay))
-    flags = ["-m", "train", "-d", task, "-u", f"{__name__}:build", "-p", "superb", "--device", "cpu"]
-    assert run_downstream([*flags, "-c", f"configs/{task}.yaml", "places.yaml"]) == 0
+    steps = "config.runner.total_steps=2,,config.runner.eval_step=2,,config.runner.save_step=2"
+    flags = ["-m", "train", "-d", task, "-u", f"{__name__}:build", "-p", "superb", "--device", "cpu", "-o", steps]
+    assert run_downstream([*flags, "-c", f"configs/{task}.yaml", f"configs/mini/{task}.yaml"]) == 0
     result = json.loads((folder / "superb" / "results.json").read_text())
     assert result["protocol"] == PROTOCOLS[task]
     assert np.isfinite(result["primary"]["value"])
