@@ -3,17 +3,57 @@
 import hashlib
 import logging
 import random
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
-from s3prl_interfaces.errors import DataError
+from downstream_tasks.audio import MIN_SAMPLES, SAMPLE_RATE
+from s3prl_interfaces.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[Sequence[Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+    """The config keys that say how audio is read: every task has them."""
+
+    num_workers: int = 12
+    """Processes that read; 0 reads in this one."""
+    skip_bad_audio: bool = False
+    """Leave out an utterance that cannot be read, lacks its transcript or is too long, and say so; else it is an
+    error."""
+    max_seconds: float | None = None
+    """Longest utterance, after a task's own cropping; a longer one counts as bad audio. None: any length."""
+
+    def __post_init__(self) -> None:
+        """Check what a type does not say.
+
+        Raises:
+            ConfigError: no utterance can be that short.
+        """
+        if self.max_seconds is not None and self.max_seconds * SAMPLE_RATE < MIN_SAMPLES:
+            raise ConfigError(
+                f"`downstream_expert`: `max_seconds` must be a frame (0.025) or more, but is {self.max_seconds:g}."
+            )
+
+
+class AudioDataset(Dataset):
+    """Items ``(wav, *others)``, each of one audio file; ``wav`` is (samples,) float32 at 16 kHz."""
+
+    @abstractmethod
+    def path(self, index: int) -> Path:
+        """The audio file of an item."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many items there are."""
 
 
 def generator_of(seed: int, split: str, epoch: int) -> torch.Generator:
@@ -63,14 +103,13 @@ def longest_first(samples: Sequence[tuple[Any, ...]]) -> Batch:
 
 
 def make_loader(
-    dataset: Dataset,
+    dataset: AudioDataset,
     batches: Sampler[list[int]],
+    reading: ReadingConfig,
     *,
     seed: int,
     split: str,
     epoch: int,
-    num_workers: int,
-    skip_bad_audio: bool = False,
     collate: Callable[[Sequence[tuple[Any, ...]]], Batch] = transpose,
 ) -> DataLoader:
     """A loader of batches ``(wavs, *others)``.
@@ -79,19 +118,18 @@ def make_loader(
     before, not on the number of workers.
 
     Args:
-        dataset: of items ``(wav, *others)``.
+        dataset: what is read.
         batches: which items make up each batch, see :func:`plain_batches` and :class:`Groups`.
+        reading: with how many processes, and what becomes of bad audio.
         seed: of the run.
         split: its name.
         epoch: counted from 0.
-        num_workers: processes that read; 0 reads in this one.
-        skip_bad_audio: leave out an utterance that cannot be read, and say so; else it is an error.
         collate: makes a batch of items.
     """
     return DataLoader(
-        _Draws(dataset, f"{seed} {split} {epoch}", skip_bad_audio),
+        _Draws(dataset, f"{seed} {split} {epoch}", reading),
         batch_sampler=_Numbered(batches),
-        num_workers=num_workers,
+        num_workers=reading.num_workers,
         collate_fn=_WithoutSkipped(collate),
         generator=generator_of(seed, f"{split} workers", epoch),
     )
@@ -122,27 +160,37 @@ class _Numbered(Sampler[list[tuple[int, int]]]):
 class _Draws(Dataset):
     """A dataset that reads its n-th draw with a random state of that draw's own."""
 
-    def __init__(self, dataset: Dataset, key: str, skip_bad_audio: bool) -> None:
+    def __init__(self, dataset: AudioDataset, key: str, reading: ReadingConfig) -> None:
         self.dataset = dataset
         self.key = key
-        self.skip_bad_audio = skip_bad_audio
+        self.reading = reading
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, draw: tuple[int, int]) -> Any:
         number, index = draw
         state = random.getstate()
         random.seed(f"{self.key} {number}")
         try:
-            return self.dataset[index]
+            item = self.dataset[index]
+            self._check_length(item[0], index)
+            return item
         except DataError as error:
-            if not self.skip_bad_audio:
+            if not self.reading.skip_bad_audio:
                 raise
             log.warning("Skipped, as `skip_bad_audio` says: %s", error)
             return None
         finally:
             random.setstate(state)
+
+    def _check_length(self, wav: Any, index: int) -> None:
+        seconds, most = len(wav) / SAMPLE_RATE, self.reading.max_seconds
+        if most is not None and seconds > most:
+            raise DataError(
+                f"Audio file {self.dataset.path(index)} gives {seconds:.2f} s, more than `max_seconds: {most:g}` "
+                "allows: raise it, or leave such utterances out with `skip_bad_audio: true`."
+            )
 
 
 class _WithoutSkipped:

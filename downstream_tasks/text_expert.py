@@ -10,12 +10,21 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from downstream_tasks.audio import load_audio
 from downstream_tasks.ctc import CTCExpert, CTCModelConfig
 from downstream_tasks.lengths import audio_lengths
-from downstream_tasks.loading import Groups, generator_of, longest_first, make_loader, plain_batches, tell_skipped
+from downstream_tasks.loading import (
+    AudioDataset,
+    Groups,
+    ReadingConfig,
+    generator_of,
+    longest_first,
+    make_loader,
+    plain_batches,
+    tell_skipped,
+)
 from downstream_tasks.score import Score
 from downstream_tasks.text_metrics import Metric
 from downstream_tasks.vocabulary import EOS, PAD, Vocabulary
@@ -26,7 +35,7 @@ SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusConfig:
+class CorpusConfig(ReadingConfig):
     """The keys of ``corpus`` that both tasks have."""
 
     name: str
@@ -40,7 +49,6 @@ class CorpusConfig:
     """Training batches are windows of utterances that are alike in length; false: they are dealt at random."""
     batch_size: int
     """Utterances of a training batch; the other splits have one a batch."""
-    num_workers: int = 12
     windows: Literal["overlapping", "disjoint"] = "overlapping"
     """SUPERB: a window begins at every utterance, so an epoch shows each about ``batch_size`` times, the longest and
     the shortest ones less or more often. Sounder: ``disjoint``, each utterance once an epoch."""
@@ -48,8 +56,6 @@ class CorpusConfig:
     """SUPERB: where a batch's first utterance exceeds 300000 samples, the second half of the batch is not trained on.
     Sounder: ``false``, whole batches, where memory allows; or ``windows: disjoint``, under which the second half is a
     batch of its own."""
-    skip_bad_audio: bool = False
-    """Leave out an utterance that cannot be read or lacks its transcript, and say so; else it is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +101,7 @@ class Transcribed:
     target: np.ndarray
 
 
-class TextDataset(Dataset):
+class TextDataset(AudioDataset):
     """Utterances of one split, those with the longest target first: ``(wav, target, name)``."""
 
     def __init__(self, utterances: Sequence[Transcribed]) -> None:
@@ -104,6 +110,10 @@ class TextDataset(Dataset):
     def __len__(self) -> int:
         """How many utterances there are."""
         return len(self.utterances)
+
+    def path(self, index: int) -> Path:
+        """The audio file of an utterance."""
+        return self.utterances[index].path
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Read one utterance: (samples,) float32 at 16 kHz, (tokens,) int64, the file's name up to its first dot."""
@@ -202,11 +212,10 @@ class TextExpert(CTCExpert):
         return make_loader(
             self.datasets[split],
             self.batches(split, epoch),
+            self.config.corpus,
             seed=self.seed,
             split=split,
             epoch=epoch,
-            num_workers=self.config.corpus.num_workers,
-            skip_bad_audio=self.config.corpus.skip_bad_audio,
             collate=longest_first,
         )
 

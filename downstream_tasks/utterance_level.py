@@ -13,21 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from downstream_tasks.heads import UtteranceLevel
 from downstream_tasks.labels import Labels
-from downstream_tasks.loading import generator_of, make_loader, plain_batches, tell_skipped
+from downstream_tasks.loading import (
+    AudioDataset,
+    ReadingConfig,
+    generator_of,
+    make_loader,
+    plain_batches,
+    tell_skipped,
+)
 from downstream_tasks.score import Score
+from s3prl_interfaces.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReaderConfig(ABC):
+class ReaderConfig(ReadingConfig, ABC):
     """The keys of ``datarc`` that every such task has."""
-
-    num_workers: int = 12
-    skip_bad_audio: bool = False
-    """Leave out an utterance that cannot be read, and say so; else it is an error."""
 
     @abstractmethod
     def batch_size_of(self, split: str) -> int:
@@ -62,6 +66,12 @@ class ModelConfig:
     UtteranceLevel: PoolingConfig = field(default_factory=PoolingConfig)
 
 
+Accuracy = Literal["pooled", "balanced"]
+"""``pooled`` (SUPERB): the share of the split's utterances that are right, so frequent classes count more.
+``balanced``: every class counts the same (``balanced_acc``, see :func:`balanced_accuracy`), in the score and in the
+choice of the best checkpoint. Both are logged either way."""
+
+
 class UtteranceExpert(nn.Module):
     """Head, loaders and metric of a task that classifies utterances, behind S3PRL's ``DownstreamExpert`` protocol.
 
@@ -76,6 +86,7 @@ class UtteranceExpert(nn.Module):
         model: the head.
         datasets: of each split, with items ``(wav, ids, name)``: (samples,) float32, (slots,) int64, str.
         labels: what the ids mean.
+        accuracy: which kind is the score; only tasks of one slot can be ``balanced``.
         protocol: see below.
 
     Attributes:
@@ -100,8 +111,9 @@ class UtteranceExpert(nn.Module):
         seed: int,
         loader: ReaderConfig,
         model: ModelConfig,
-        datasets: Mapping[str, Dataset],
+        datasets: Mapping[str, AudioDataset],
         labels: Labels,
+        accuracy: Accuracy = "pooled",
         protocol: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -110,7 +122,9 @@ class UtteranceExpert(nn.Module):
         self.loader = loader
         self.datasets = datasets
         self.labels = labels
-        self.protocol: dict[str, Any] = dict(protocol or {})
+        if accuracy == "balanced":
+            self.score = Score("balanced_acc", "test", higher_is_better=True)
+        self.protocol: dict[str, Any] = {"accuracy": accuracy, **(protocol or {})}
         self.projector = nn.Linear(upstream_dim, model.projector_dim)
         self.model = UtteranceLevel(model.projector_dim, sum(labels.sizes))
         self.register_buffer("best_score", torch.zeros(1))
@@ -128,16 +142,15 @@ class UtteranceExpert(nn.Module):
         return make_loader(
             self.datasets[split],
             self.batches(split, epoch),
+            self.loader,
             seed=self.seed,
             split=split,
             epoch=epoch,
-            num_workers=self.loader.num_workers,
-            skip_bad_audio=self.loader.skip_bad_audio,
         )
 
     def batches(self, split: str, epoch: int) -> Sampler[list[int]]:
         """Which utterances make up each batch: ``train`` is shuffled, another split keeps its order."""
-        size = len(self.datasets[split])  # type: ignore[arg-type]
+        size = len(self.datasets[split])
         shuffled_by = generator_of(self.seed, split, epoch) if split == "train" else None
         return plain_batches(size, self.loader.batch_size_of(split), shuffled_by)
 
@@ -187,21 +200,25 @@ class UtteranceExpert(nn.Module):
         A task of one slot also logs ``balanced_acc`` outside training, see :func:`balanced_accuracy`; S3PRL does not.
 
         Returns:
-            ``["dev-best.ckpt"]`` when dev accuracy is strictly the best so far, else nothing.
+            ``["dev-best.ckpt"]`` when dev accuracy (of the score's kind) is strictly the best so far, else nothing.
+
+        Raises:
+            DataError: no utterance of the split could be read.
         """
-        for key in ("acc", self.loss_name):
-            average = torch.tensor(records[key]).mean().item()
-            logger.add_scalar(f"{self.tag}/{split}-{key}", average, global_step=global_step)
+        if not records["acc"]:
+            raise DataError(f"{split}: no utterance could be read.")
+        values = {key: torch.tensor(records[key]).mean() for key in ("acc", self.loss_name)}
+        if split != "train" and len(self.labels.sizes) == 1:
+            values["balanced_acc"] = torch.tensor(balanced_accuracy(records["predict"], records["truth"]))
+        for key, value in values.items():
+            logger.add_scalar(f"{self.tag}/{split}-{key}", value.item(), global_step=global_step)
         if split == "train":
             return []
         drawn = "draws" if self.draws_with_replacement(split) else "utterances"
-        tell_skipped(split, len(records["name"]), len(self.datasets[split]), drawn)  # type: ignore[arg-type]
-        if len(self.labels.sizes) == 1:
-            balanced = balanced_accuracy(records["predict"], records["truth"])
-            logger.add_scalar(f"{self.tag}/{split}-balanced_acc", balanced, global_step=global_step)
+        tell_skipped(split, len(records["name"]), len(self.datasets[split]), drawn)
         for kind in ("predict", "truth"):
             self._write(f"{split}_{kind}", records["name"], records[kind])
-        accuracy = torch.tensor(records["acc"]).mean()
+        accuracy = values[self.score.metric]
         if split != "dev" or accuracy <= self.best_score.item():
             return []
         self.best_score.fill_(accuracy)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from downstream_tasks.asr.text import EOS, Characters, UnknownCharacterError
 from downstream_tasks.audio import load_audio
 from downstream_tasks.lengths import audio_lengths
 from downstream_tasks.librispeech import LibriSpeech, Utterance
+from downstream_tasks.loading import AudioDataset
 from s3prl_interfaces.errors import DataError
 
 HALVED_ABOVE = 2000
@@ -122,7 +122,7 @@ def groups_of(lengths: Sequence[int], batch_size: int, halve: bool) -> list[list
     return groups
 
 
-class TranscribedDataset(Dataset):
+class TranscribedDataset(AudioDataset):
     """Utterances of one split: ``(wav, target, name)``.
 
     Args:
@@ -139,6 +139,10 @@ class TranscribedDataset(Dataset):
     def __len__(self) -> int:
         """How many utterances there are."""
         return len(self.utterances)
+
+    def path(self, index: int) -> Path:
+        """The audio file of an utterance."""
+        return self.utterances[index].path
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Read one utterance: (samples,) float32 at 16 kHz, (characters,) int64, its name."""

@@ -13,7 +13,7 @@ from downstream_tasks.asr.beam_search import DecoderConfig, make_beam_search
 from downstream_tasks.asr.dataset import TranscribedDataset, groups_of, read_split
 from downstream_tasks.asr.text import BLANK, SPECIALS, Characters, read_characters, words_of
 from downstream_tasks.ctc import CTCExpert, CTCModelConfig, error_rate
-from downstream_tasks.loading import Groups, generator_of, make_loader, tell_skipped
+from downstream_tasks.loading import Groups, ReadingConfig, generator_of, make_loader, tell_skipped
 from downstream_tasks.score import Score
 from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.schema import read_block
@@ -22,7 +22,7 @@ SPLITS = ("train", "dev-clean", "dev-other", "test-clean", "test-other")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ReadingConfig):
     """The ``datarc`` block. A split is a list of LibriSpeech's sets, and is read when it is first asked for."""
 
     libri_root: str
@@ -32,7 +32,6 @@ class DataConfig:
     dev_other: list[str] = field(default_factory=lambda: ["dev-other"], metadata={"key": "dev-other"})
     test_clean: list[str] = field(default_factory=lambda: ["test-clean"], metadata={"key": "test-clean"})
     test_other: list[str] = field(default_factory=lambda: ["test-other"], metadata={"key": "test-other"})
-    num_workers: int = 12
     train_batch_size: Any = None
     """S3PRL's config states it; nothing reads it."""
     batch_size: int = 32
@@ -50,8 +49,6 @@ class DataConfig:
     full stays. ``plain``: a batch has as many as ``batch_size`` says."""
     eos_in_targets: bool = True
     """True (SUPERB): CTC has to give ``</s>`` after the last word, which decoding removes. False: it has not to."""
-    skip_bad_audio: bool = False
-    """Leave out an utterance that cannot be read or lacks its transcript, and say so; else it is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +140,10 @@ class DownstreamExpert(CTCExpert):
         return make_loader(
             dataset,
             Groups(groups, generator_of(self.seed, split, epoch) if training else None),
+            self.data,
             seed=self.seed,
             split=split,
             epoch=epoch,
-            num_workers=self.data.num_workers,
-            skip_bad_audio=self.data.skip_bad_audio,
         )
 
     def _dataset(self, split: str) -> TranscribedDataset:

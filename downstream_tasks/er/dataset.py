@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from downstream_tasks.audio import load_audio
 from downstream_tasks.labels import Labels
+from downstream_tasks.loading import AudioDataset
 from s3prl_interfaces.errors import DataError
 
 SESSIONS = 5
@@ -99,7 +99,7 @@ def _numbered(content: dict[str, Any]) -> bool:
     return isinstance(labels, dict) and all(index in labels.values() for index in range(len(labels)))
 
 
-class EmotionDataset(Dataset):
+class EmotionDataset(AudioDataset):
     """Utterances of one split: ``(wav, ids, name)``.
 
     Args:
@@ -128,6 +128,10 @@ class EmotionDataset(Dataset):
     def __len__(self) -> int:
         """How many utterances there are."""
         return len(self.utterances)
+
+    def path(self, index: int) -> Path:
+        """The audio file of an utterance."""
+        return self.utterances[index].path
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         """One utterance: (samples,) float32 at 16 kHz, (1,) int64, its name."""

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch.utils.data import Dataset
-
 from downstream_tasks.er.dataset import SESSIONS, EmotionDataset, read_fold
 from downstream_tasks.labels import Labels
-from downstream_tasks.utterance_level import LoaderConfig, ModelConfig, UtteranceExpert
+from downstream_tasks.loading import AudioDataset
+from downstream_tasks.utterance_level import Accuracy, LoaderConfig, ModelConfig, UtteranceExpert
 from s3prl_interfaces.errors import ConfigError, unknown_name
 from s3prl_interfaces.schema import read_block
 
@@ -55,6 +54,7 @@ class ExpertConfig:
 
     datarc: DataConfig
     modelrc: EmotionModelConfig = field(default_factory=EmotionModelConfig)
+    accuracy: Accuracy = "pooled"
 
 
 class DownstreamExpert(UtteranceExpert):
@@ -105,6 +105,7 @@ class DownstreamExpert(UtteranceExpert):
             model=config.modelrc,
             datasets=datasets,
             labels=labels,
+            accuracy=config.accuracy,
             protocol={"dev_split": data.dev_split},
         )
         self.fold = fold
@@ -115,10 +116,10 @@ class DownstreamExpert(UtteranceExpert):
         super()._write(file.replace("_", f"_{self.fold}_"), names, rows, mode)
 
 
-def _read_corpus(data: DataConfig, fold: str) -> tuple[dict[str, Dataset], Labels]:
+def _read_corpus(data: DataConfig, fold: str) -> tuple[dict[str, AudioDataset], Labels]:
     ratio = data.valid_ratio if data.dev_split == "random" else None
     splits, emotions = read_fold(Path(data.meta_data), Path(data.root), fold, ratio)
-    datasets: dict[str, Dataset] = {
+    datasets: dict[str, AudioDataset] = {
         split: EmotionDataset(utterances, emotions, data.pre_load, data.skip_bad_audio)
         for split, utterances in splits.items()
     }

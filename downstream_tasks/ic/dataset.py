@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from downstream_tasks.audio import load_audio
 from downstream_tasks.labels import Labels
+from downstream_tasks.loading import AudioDataset
 from s3prl_interfaces.errors import DataError
 
 SLOTS = ("action", "object", "location")
@@ -75,7 +75,7 @@ def encode(command: Command, labels: Labels) -> np.ndarray:
         raise DataError(f"{command.path}: {slot} {value!r} does not occur in {FILES['train']}.") from error
 
 
-class FluentCommandsDataset(Dataset):
+class FluentCommandsDataset(AudioDataset):
     """Utterances of one split: ``(wav, label, name)``, as S3PRL's (``s3prl/downstream/fluent_commands/dataset.py``).
 
     ``wav`` is (samples,) float32 at 16 kHz, ``label`` (3,) int64, ``name`` the file's stem.
@@ -88,6 +88,10 @@ class FluentCommandsDataset(Dataset):
     def __len__(self) -> int:
         """How many utterances there are."""
         return len(self.commands)
+
+    def path(self, index: int) -> Path:
+        """The audio file of an utterance."""
+        return self.commands[index].path
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Read one utterance."""

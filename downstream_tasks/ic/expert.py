@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from downstream_tasks.ic.dataset import FILES, FluentCommandsDataset, labels_of, read_split
 from downstream_tasks.labels import Labels
+from downstream_tasks.loading import AudioDataset
 from downstream_tasks.utterance_level import LoaderConfig, ModelConfig, UtteranceExpert
 from s3prl_interfaces.schema import read_block
 
@@ -70,7 +69,7 @@ class DownstreamExpert(UtteranceExpert):
         )
 
 
-def _read_corpus(data: DataConfig) -> tuple[dict[str, Dataset], Labels]:
+def _read_corpus(data: DataConfig) -> tuple[dict[str, AudioDataset], Labels]:
     commands = {split: read_split(Path(data.file_path), split) for split in FILES}
     labels = labels_of(commands["train"])
     return {split: FluentCommandsDataset(rows, labels) for split, rows in commands.items()}, labels

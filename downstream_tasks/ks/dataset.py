@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from downstream_tasks.audio import load_audio
 from downstream_tasks.labels import Labels
 from downstream_tasks.layout import refuse
+from downstream_tasks.loading import AudioDataset
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
@@ -133,7 +133,7 @@ def transform(wav: np.ndarray) -> np.ndarray:
     return wav * np.float32(GAIN)
 
 
-class KeywordDataset(Dataset):
+class KeywordDataset(AudioDataset):
     """Clips of one split: ``(wav, ids, name)``, as S3PRL's (``s3prl/downstream/speech_commands/dataset.py``).
 
     Args:
@@ -155,6 +155,10 @@ class KeywordDataset(Dataset):
     def __len__(self) -> int:
         """How many clips there are."""
         return len(self.clips)
+
+    def path(self, index: int) -> Path:
+        """The audio file of a clip."""
+        return self.clips[index].path
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Read one clip: (samples,) float32 at 16 kHz, (1,) int64, its name."""

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch.utils.data import BatchSampler, Dataset, Sampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, Sampler, WeightedRandomSampler
 
 from downstream_tasks.ks.dataset import LABELS, Clip, Corpus, KeywordDataset, read_corpus, transform
 from downstream_tasks.labels import Labels
-from downstream_tasks.loading import generator_of
-from downstream_tasks.utterance_level import ModelConfig, ReaderConfig, UtteranceExpert
+from downstream_tasks.loading import AudioDataset, generator_of
+from downstream_tasks.utterance_level import Accuracy, ModelConfig, ReaderConfig, UtteranceExpert
 from s3prl_interfaces.errors import ConfigError, DataError
 from s3prl_interfaces.schema import read_block
 
@@ -48,6 +48,7 @@ class ExpertConfig:
 
     datarc: DataConfig
     modelrc: ModelConfig = field(default_factory=ModelConfig)
+    accuracy: Accuracy = "pooled"
 
 
 class DownstreamExpert(UtteranceExpert):
@@ -87,6 +88,7 @@ class DownstreamExpert(UtteranceExpert):
             model=config.modelrc,
             datasets=datasets,
             labels=LABELS if label_state is None else Labels(label_state),
+            accuracy=config.accuracy,
             protocol={key: getattr(data, key) for key in ("train_sampling", "dev_sampling", "dev_noise")},
         )
 
@@ -108,7 +110,7 @@ class DownstreamExpert(UtteranceExpert):
         return transform(wav)
 
 
-def _read_corpus(data: DataConfig) -> dict[str, Dataset]:
+def _read_corpus(data: DataConfig) -> dict[str, AudioDataset]:
     corpus = read_corpus(Path(data.speech_commands_root), Path(data.speech_commands_test_root))
     train_noises, dev_noises = _deal_noises(corpus, data)
     train = KeywordDataset([*corpus.words["train"], *train_noises], crop_silence=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from downstream_tasks.audio import load_audio
 from downstream_tasks.labels import Labels
+from downstream_tasks.loading import AudioDataset
 from s3prl_interfaces.errors import DataError
 
 SPLITS = {"1": "train", "2": "dev", "3": "test"}
@@ -107,7 +107,7 @@ def labels_of(utterances: Iterable[Utterance]) -> Labels:
     return Labels({"speaker": sorted({utterance.speaker for utterance in utterances})})
 
 
-class SpeakerDataset(Dataset):
+class SpeakerDataset(AudioDataset):
     """Utterances of one split: ``(wav, ids, name)``.
 
     Args:
@@ -124,6 +124,10 @@ class SpeakerDataset(Dataset):
     def __len__(self) -> int:
         """How many utterances there are."""
         return len(self.utterances)
+
+    def path(self, index: int) -> Path:
+        """The audio file of an utterance."""
+        return self.utterances[index].path
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, str]:
         """Read one utterance: (samples,) float32 at 16 kHz, (1,) int64, its name."""

@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from downstream_tasks.labels import Labels
+from downstream_tasks.loading import AudioDataset
 from downstream_tasks.sid.dataset import SpeakerDataset, labels_of, read_metadata
-from downstream_tasks.utterance_level import LoaderConfig, ModelConfig, UtteranceExpert
+from downstream_tasks.utterance_level import Accuracy, LoaderConfig, ModelConfig, UtteranceExpert
 from s3prl_interfaces.schema import read_block
 
 
@@ -32,6 +31,7 @@ class ExpertConfig:
 
     datarc: DataConfig
     modelrc: ModelConfig = field(default_factory=ModelConfig)
+    accuracy: Accuracy = "pooled"
 
 
 class DownstreamExpert(UtteranceExpert):
@@ -71,10 +71,11 @@ class DownstreamExpert(UtteranceExpert):
             model=config.modelrc,
             datasets=datasets,
             labels=labels,
+            accuracy=config.accuracy,
         )
 
 
-def _read_corpus(data: DataConfig) -> tuple[dict[str, Dataset], Labels]:
+def _read_corpus(data: DataConfig) -> tuple[dict[str, AudioDataset], Labels]:
     splits = read_metadata(Path(data.meta_data), Path(data.file_path))
     speakers = labels_of(utterance for utterances in splits.values() for utterance in utterances)
     crops = {"train": data.max_timestep}

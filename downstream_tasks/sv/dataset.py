@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from downstream_tasks.audio import MIN_SAMPLES, load_audio
 from downstream_tasks.layout import missing_files, refuse
 from downstream_tasks.lengths import audio_lengths
+from downstream_tasks.loading import AudioDataset
 from downstream_tasks.sv.effects import apply_effects, load_with_effects
 from s3prl_interfaces.errors import DataError
 
@@ -205,7 +205,7 @@ def _length_after_effects(path: Path) -> int:
     return max(1, len(load_with_effects(path)))  # 0 means that the file cannot be read
 
 
-class TrainingDataset(Dataset):
+class TrainingDataset(AudioDataset):
     """Utterances to train on: ``(wav, name, label)``.
 
     Args:
@@ -227,6 +227,10 @@ class TrainingDataset(Dataset):
         """How many utterances there are."""
         return len(self.items)
 
+    def path(self, index: int) -> Path:
+        """The audio file of an utterance."""
+        return self.root / self.items[index][0]
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, str, int]:
         """Read one utterance: (samples,) float32 at 16 kHz, its name, its speaker's label."""
         file, label = self.items[index]
@@ -238,7 +242,7 @@ class TrainingDataset(Dataset):
         return wav, name_of(file), label
 
 
-class TrialDataset(Dataset):
+class TrialDataset(AudioDataset):
     """The utterances of some trials, each once: ``(wav, file)``.
 
     Args:
@@ -255,6 +259,10 @@ class TrialDataset(Dataset):
     def __len__(self) -> int:
         """How many utterances there are."""
         return len(self.files)
+
+    def path(self, index: int) -> Path:
+        """The audio file of an utterance."""
+        return self.root / self.files[index]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         """Read one utterance: (samples,) float32 at 16 kHz, its file as the trials name it."""

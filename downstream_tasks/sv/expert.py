@@ -247,11 +247,10 @@ class DownstreamExpert(nn.Module):
         return make_loader(
             dataset,
             plain_batches(len(dataset), self.loader.batch_size_of(split), generator),
+            self.loader,
             seed=self.seed,
             split=split,
             epoch=epoch,
-            num_workers=self.loader.num_workers,
-            skip_bad_audio=self.loader.skip_bad_audio,
         )
 
     def label_state(self) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from s3prl_interfaces.errors import UserError
+from s3prl_interfaces.errors import DataError, UserError
 from s3prl_interfaces.runner import randomness
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
@@ -105,7 +105,7 @@ class Trainer:
 
         Raises:
             UserError: a batch does not fit into the GPU's memory.
-            DataError: an utterance cannot be read.
+            DataError: an utterance cannot be read, or, where such are skipped, none can.
         """
         self.upstream.train(self.args.upstream_trainable)
         for lane in self.lanes:
@@ -133,7 +133,9 @@ class Trainer:
         if position.random is not None:
             randomness.restore(position.random)
             position.random = None
+        read = position.batches > 0
         for wavs, *others in batches:
+            read = True
             losses = self._micro_batch(to_device(wavs, self.device), others, position.batches)
             position.batches += 1
             position.accumulated = (position.accumulated + 1) % self.runner.gradient_accumulate_steps
@@ -144,6 +146,8 @@ class Trainer:
             progress.update()
             if position.step == self.runner.total_steps:
                 return
+        if not read:  # else the next epoch would look for one, and the next
+            raise DataError(f"{self.runner.train_dataloader}: no utterance could be read.")
         position.epoch += 1
         position.batches = 0
         position.epoch_random = None

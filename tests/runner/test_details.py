@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from s3prl_interfaces.errors import DataError
 from s3prl_interfaces.results import read_result
 from s3prl_interfaces.runner import experiment
 from s3prl_interfaces.runner.checkpoint import load_checkpoint
@@ -192,6 +193,15 @@ def test_a_batch_of_which_nothing_could_be_read_is_passed_over(tmp_path, monkeyp
     other = toy_run(tmp_path / "other")
     assert_same(weights(whole), weights(other))
     assert read_result(other / "results.json").counts == {"dev": 7, "test": 9}
+
+
+def test_a_run_of_which_nothing_can_be_read_ends(tmp_path, monkeypatch):
+    def get_dataloader(self, split, epoch=0):
+        return [((),)] * 3
+
+    monkeypatch.setattr(DownstreamExpert, "get_dataloader", get_dataloader)
+    with pytest.raises(DataError, match="train: no utterance could be read"):
+        toy_run(tmp_path)
 
 
 def test_an_interface_is_fitted_at_the_start_only(tmp_path, monkeypatch):

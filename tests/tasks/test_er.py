@@ -348,7 +348,7 @@ def test_dev_can_be_a_session_of_its_own(iemocap, tmp_path, fold):
     sessions = {}
     for dev_split in ("random", "session"):
         expert = build(DownstreamExpert, iemocap, tmp_path, test_fold=fold, dev_split=dev_split)
-        assert expert.protocol == {"dev_split": dev_split}
+        assert expert.protocol == {"accuracy": "pooled", "dev_split": dev_split}
         lists = {split: listed(expert, split) for split in SPLITS}
         assert len(set().union(*lists.values())) == sum(map(len, lists.values())) == 40
         sessions[dev_split] = {
@@ -369,7 +369,7 @@ def test_dev_can_be_a_session_of_its_own(iemocap, tmp_path, fold):
 
 
 def test_superbs_dev_is_the_default(iemocap, tmp_path):
-    assert build(DownstreamExpert, iemocap, tmp_path).protocol == {"dev_split": "random"}
+    assert build(DownstreamExpert, iemocap, tmp_path).protocol == {"accuracy": "pooled", "dev_split": "random"}
     with pytest.raises(ConfigError, match="dev_split` must be one of random, session"):
         build(DownstreamExpert, iemocap, tmp_path, dev_split="speaker")
 

@@ -295,4 +295,4 @@ def test_defaults_are_superbs(fluent_commands, tmp_path):
     assert (expert.loader.num_workers, expert.loader.train_batch_size, expert.loader.eval_batch_size) == (12, 32, 32)
     assert isinstance(expert.projector, nn.Linear)
     assert expert.projector.out_features == 256
-    assert expert.protocol == {}
+    assert expert.protocol == {"accuracy": "pooled"}

@@ -387,7 +387,12 @@ def test_noise_can_be_held_out(speech_commands, tmp_path):
 
 
 def test_the_protocol_is_superbs_by_default(ours):
-    assert ours.protocol == {"train_sampling": "balanced", "dev_sampling": "balanced", "dev_noise": "shared"}
+    assert ours.protocol == {
+        "accuracy": "pooled",
+        "train_sampling": "balanced",
+        "dev_sampling": "balanced",
+        "dev_noise": "shared",
+    }
 
 
 # Balanced accuracy.
@@ -458,7 +463,12 @@ def test_a_run_says_what_the_protocol_was(speech_commands, tmp_path):
     )
     result = read_result(tmp_path / "run/results.json")
     assert result.task == "ks"
-    assert result.protocol == {"train_sampling": "balanced", "dev_sampling": "plain", "dev_noise": "shared"}
+    assert result.protocol == {
+        "accuracy": "pooled",
+        "train_sampling": "balanced",
+        "dev_sampling": "plain",
+        "dev_noise": "shared",
+    }
     assert result.counts == {"dev": 23, "test": 12}
     assert set(result.metrics["test"]) == {"acc", "balanced_acc", "loss", "step"}
 

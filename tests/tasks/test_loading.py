@@ -2,17 +2,26 @@
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
 
-from downstream_tasks.loading import Groups, generator_of, longest_first, make_loader, plain_batches, transpose
-from s3prl_interfaces.errors import DataError
+from downstream_tasks.loading import (
+    AudioDataset,
+    Groups,
+    ReadingConfig,
+    generator_of,
+    longest_first,
+    make_loader,
+    plain_batches,
+    transpose,
+)
+from s3prl_interfaces.errors import ConfigError, DataError
 
 
-class Crops(Dataset):
+class Crops(AudioDataset):
     """Items of which each is read with a random number; some cannot be read."""
 
     def __init__(self, size, bad=()):
@@ -21,14 +30,23 @@ class Crops(Dataset):
     def __len__(self):
         return self.size
 
+    def path(self, index):
+        return Path(f"u{index}.wav")
+
     def __getitem__(self, index):
         if index in self.bad:
             raise DataError(f"u{index}.wav cannot be read")
         return np.full(index + 1, random.random()), index
 
 
+class Longer(Crops):
+    def __getitem__(self, index):
+        return np.zeros(1000 + index), index
+
+
 def deal(dataset, batches, *, seed=1, split="train", epoch=0, num_workers=0, **options):
-    loader = make_loader(dataset, batches, seed=seed, split=split, epoch=epoch, num_workers=num_workers, **options)
+    reading = ReadingConfig(num_workers=num_workers, **options)
+    loader = make_loader(dataset, batches, reading, seed=seed, split=split, epoch=epoch)
     return [[(index, float(wav[0])) for wav, index in zip(*batch, strict=True)] if batch[0] else [] for batch in loader]
 
 
@@ -96,6 +114,23 @@ def test_what_cannot_be_read_is_an_error_or_is_left_out(caplog):
     assert "Skipped, as `skip_bad_audio` says: u4.wav cannot be read" in caplog.messages
     whole = deal(Crops(5), batches)
     assert deal(Crops(5, bad=(1,)), batches, skip_bad_audio=True)[1:] == whole[1:]
+
+
+def test_an_utterance_above_the_limit_is_bad_audio(caplog):
+    """Items have 1000, 1001, ... samples; 1002 are 62.625 ms."""
+    batches = plain_batches(5, 5)
+    assert items(deal(Longer(5), batches)) == [0, 1, 2, 3, 4]
+    limit = {"max_seconds": 1002 / 16000}
+    with pytest.raises(DataError, match=r"Audio file u3\.wav gives 0\.06 s, more than `max_seconds: 0\.062625` allows"):
+        deal(Longer(5), batches, **limit)
+    assert items(deal(Longer(5), batches, skip_bad_audio=True, **limit)) == [0, 1, 2]
+    assert [message.startswith("Skipped") for message in caplog.messages] == [True, True]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.0249])
+def test_a_limit_that_no_utterance_meets(seconds):
+    with pytest.raises(ConfigError, match="`max_seconds` must be a frame"):
+        ReadingConfig(max_seconds=seconds)
 
 
 def test_longest_first():

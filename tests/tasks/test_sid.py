@@ -233,4 +233,4 @@ def test_the_shipped_config_is_superbs(voxceleb1, tmp_path):
     assert expert.datasets["train"].max_timestep == 128000
     assert expert.datasets["test"].max_timestep is None
     assert expert.projector.out_features == 256
-    assert expert.protocol == {}
+    assert expert.protocol == {"accuracy": "pooled"}

@@ -13,30 +13,21 @@ from downstream_tasks.registry import TASKS
 from s3prl_interfaces import load_experiment
 from s3prl_interfaces.cli import main, run_downstream
 from tests.runner.toys import Upstream
+from tests.tasks.mini import CORPORA, lay_out
 
-CORPORA = {  # task: fixture, and the folder of it that the mini config names
-    "asr": ("librispeech", "LibriSpeech"),
-    "pr": ("librispeech", "LibriSpeech"),
-    "ks": ("speech_commands", "speech_commands"),
-    "sid": ("voxceleb1", "voxceleb1"),
-    "sv": ("voxceleb1", "voxceleb1"),
-    "er": ("iemocap", "IEMOCAP_full_release"),
-    "ic": ("fluent_commands", "fluent_speech_commands_dataset"),
-    "sf": ("snips", "SNIPS"),
-}
 PROTOCOLS = {  # SUPERB's
     "asr": {"batch_rule": "superb", "eos_in_targets": True, "decoder": "greedy"},
     "pr": {"windows": "overlapping", "half_window_rule": True, "eos_in_targets": True, "stress": "keep"},
-    "ks": {"train_sampling": "balanced", "dev_sampling": "balanced", "dev_noise": "shared"},
-    "sid": {},
+    "ks": {"accuracy": "pooled", "train_sampling": "balanced", "dev_sampling": "balanced", "dev_noise": "shared"},
+    "sid": {"accuracy": "pooled"},
     "sv": {
         "checkpoint_rule": "best_of_test",
         "hold_out_dev_speakers": False,
         "pooling_mask": "superb",
         "silence": "removed",
     },
-    "er": {"dev_split": "random"},
-    "ic": {},
+    "er": {"accuracy": "pooled", "dev_split": "random"},
+    "ic": {"accuracy": "pooled"},
     "sf": {"windows": "overlapping", "half_window_rule": True, "eos_in_targets": True},
 }
 PRIMARY = {
@@ -75,9 +66,7 @@ def task(request):
 def folder(task, request, tmp_path_factory):
     """A finished run of three updates, beside its corpus."""
     folder = tmp_path_factory.mktemp(task)
-    fixture, name = CORPORA[task]
-    (folder / "mini_superb_data").mkdir()
-    shutil.copytree(request.getfixturevalue(fixture), folder / "mini_superb_data" / name)
+    lay_out(task, request, folder)
     overlay = {"runner": {"total_steps": 3, "eval_step": 3, "save_step": 3, "log_step": 1}}
     if task == "ks":
         overlay["downstream_expert"] = {"datarc": {"batch_size": 4}}
