@@ -57,7 +57,13 @@ class RunResult:
     """The options given to the interface. Runs that differ here are different rows of the leaderboard."""
 
     seed: int
-    """Seed of the run. Runs that differ only here are averaged."""
+    """Seed of the weights' initialisation, dropout and SpecAugment. Runs that differ only here are averaged."""
+
+    data_seed: int | None = None
+    """Seed of the order of the data and of its crops, ``null`` in files that do not tell."""
+
+    learning_rate: float | None = None
+    """``optimizer.lr``. SUPERB tunes it for each upstream and task: the leaderboard takes the best on dev."""
 
     fold: str | None = None
     """The fold under test of a cross-validated task (``fold1`` of ER), ``null`` elsewhere. A seed's score is
@@ -72,8 +78,15 @@ class RunResult:
     primary: Primary
     """The metric by which runs are compared."""
 
+    selection: Primary | None = None
+    """What chose the weights that are scored: the task's own metric on dev (on test for SUPERB's SV). ``null`` where
+    nothing chose and the last weights are scored."""
+
     parameters: Mapping[str, int]
     """Trained parameters: ``interface`` (required), ``downstream``, ``upstream_trainable`` if fine-tuned."""
+
+    macs_per_second: int | None = None
+    """Multiply-accumulate operations of the interface (without the upstream and the head) for one second of audio."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall-clock seconds of each phase, such as ``train`` and ``evaluate``."""
@@ -100,10 +113,11 @@ class RunResult:
         return f"{self.interface}({options})" if options else self.interface
 
     @property
-    def identity(self) -> tuple[str, str, str, int, str | None, str]:
+    def identity(self) -> tuple[object, ...]:
         """What makes this run: two results with the same identity are the same run, done twice."""
         protocol = json.dumps(self.protocol, sort_keys=True)
-        return (self.task, self.upstream, self.label, self.seed, self.fold, protocol)
+        seeds = (self.seed, self.data_seed)
+        return (self.task, self.upstream, self.label, *seeds, self.learning_rate, self.fold, protocol)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``results.json``."""
@@ -132,6 +146,8 @@ class RunResult:
         if missing:
             raise ValueError(f"missing {', '.join(f'`{key}`' for key in missing)}")
         known = {**_known(cls, data), "primary": Primary(**_known(Primary, data["primary"]))}
+        if isinstance(data.get("selection"), Mapping) and not _missing(Primary, data["selection"]):
+            known["selection"] = Primary(**_known(Primary, data["selection"]))
         result = cls(**known)
         result.validate()
         return result
@@ -148,9 +164,10 @@ class RunResult:
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
-    """Hash everything of a merged config but its top-level ``interface`` and ``seed``.
+    """Hash everything of a merged config but its top-level ``interface`` and ``seed``, and ``optimizer.lr``.
 
-    Runs may be compared on the leaderboard when this is equal: they differ in nothing but what is compared.
+    Runs may be compared on the leaderboard when this is equal: they differ in nothing but what is compared, and in the
+    learning rate, which SUPERB tunes and results.json records by itself.
 
     Args:
         config: The merged config: plain values, lists and mappings, as YAML gives them.
@@ -162,6 +179,8 @@ def config_sha256(config: Mapping[str, Any]) -> str:
         ConfigError: A value is not one that YAML can give.
     """
     compared = {key: value for key, value in config.items() if key not in ("interface", "seed")}
+    if isinstance(compared.get("optimizer"), Mapping):
+        compared["optimizer"] = {key: value for key, value in compared["optimizer"].items() if key != "lr"}
     text = json.dumps(_canonical(compared), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -209,10 +228,18 @@ def _problems(result: RunResult) -> Iterator[str]:
     if result.fold is not None:
         yield from _check("fold", result.fold, _is_name, "a non-empty string or null")
     yield from _check("seed", result.seed, _is_whole, "a whole number")
+    if result.data_seed is not None:
+        yield from _check("data_seed", result.data_seed, _is_whole, "a whole number or null")
+    if result.learning_rate is not None:
+        yield from _check("learning_rate", result.learning_rate, _is_duration, "a finite number of 0 or more, or null")
+    if result.macs_per_second is not None:
+        yield from _check("macs_per_second", result.macs_per_second, _is_count, "a whole number of 0 or more, or null")
     yield from _check_options("interface_options", result.interface_options)
     yield from _check_options("protocol", result.protocol)
     yield from _check_metrics(result.metrics)
-    yield from _check_primary(result)
+    yield from _check_measured("primary", result.primary, result.metrics)
+    if result.selection is not None:
+        yield from _check_measured("selection", result.selection, result.metrics)
     yield from _check_each("parameters", result.parameters, _is_count, "a whole number of 0 or more")
     if isinstance(result.parameters, Mapping) and "interface" not in result.parameters:
         yield "`parameters` must name `interface`"
@@ -272,16 +299,16 @@ def _check_metrics(metrics: Any) -> Iterator[str]:
             yield from _check(f"metrics.{split}.step", step, _is_count, "a whole number of 0 or more")
 
 
-def _check_primary(result: RunResult) -> Iterator[str]:
-    primary = result.primary
+def _check_measured(where: str, primary: Any, metrics: Any) -> Iterator[str]:
+    if not isinstance(primary, Primary):
+        yield f"`{where}` must have `name`, `split`, `value` and `higher_is_better`, but is {primary!r}"
+        return
     if not isinstance(primary.higher_is_better, bool):
-        yield f"`primary.higher_is_better` must be true or false, but is {primary.higher_is_better!r}"
+        yield f"`{where}.higher_is_better` must be true or false, but is {primary.higher_is_better!r}"
     try:
-        value = result.metrics[primary.split][primary.name]
+        value = metrics[primary.split][primary.name]
     except (KeyError, TypeError):
-        yield f"`primary` must be one of `metrics`, but {primary.split!r} has no {primary.name!r} there"
+        yield f"`{where}` must be one of `metrics`, but {primary.split!r} has no {primary.name!r} there"
         return
     if primary.value != value:
-        yield (
-            f"`primary.value` must be `metrics.{primary.split}.{primary.name}` = {value!r}, but is {primary.value!r}"
-        )
+        yield f"`{where}.value` must be `metrics.{primary.split}.{primary.name}` = {value!r}, but is {primary.value!r}"

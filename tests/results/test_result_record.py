@@ -21,7 +21,16 @@ def test_options_that_differ_in_type_only_are_different_runs(make_result):
 
 
 @pytest.mark.parametrize(
-    "change", [{"task": "er"}, {"upstream": "x"}, {"interface": "x"}, {"seed": 2}, {"fold": "fold2"}]
+    "change",
+    [
+        {"task": "er"},
+        {"upstream": "x"},
+        {"interface": "x"},
+        {"seed": 2},
+        {"data_seed": 2},
+        {"learning_rate": 1e-3},
+        {"fold": "fold2"},
+    ],
 )
 def test_identity_tells_runs_apart(make_result, change):
     assert make_result(**change).identity != make_result().identity
@@ -72,6 +81,21 @@ PRIMARY = {"name": "acc", "split": "test", "value": 0.5, "higher_is_better": Tru
             {"primary": Primary(**{**PRIMARY, "higher_is_better": 1})},
             "`primary.higher_is_better` must be true or false, but is 1",
         ),
+        (
+            {"selection": Primary(**{**PRIMARY, "split": "dev"})},
+            "`selection` must be one of `metrics`, but 'dev' has no 'acc' there",
+        ),
+        (
+            {"selection": Primary(**{**PRIMARY, "value": 0.6})},
+            "`selection.value` must be `metrics.test.acc` = 0.5, but is 0.6",
+        ),
+        (
+            {"selection": {"name": "acc"}},
+            "`selection` must have `name`, `split`, `value` and `higher_is_better`, but is {'name': 'acc'}",
+        ),
+        ({"data_seed": 0.5}, "`data_seed` must be a whole number or null, but is 0.5"),
+        ({"learning_rate": -1}, "`learning_rate` must be a finite number of 0 or more, or null, but is -1"),
+        ({"macs_per_second": 0.5}, "`macs_per_second` must be a whole number of 0 or more, or null, but is 0.5"),
         ({"parameters": {"downstream": 3}}, "`parameters` must name `interface`"),
         ({"parameters": 3}, "`parameters` must be a mapping, but is 3"),
         (
@@ -106,6 +130,17 @@ def test_unknown_keys_are_ignored(make_result):
     assert RunResult.from_json(data) == make_result()
 
 
+def test_what_chose_the_weights_comes_back(make_result):
+    chosen = Primary(name="acc", split="dev", value=0.25, higher_is_better=True)
+    metrics = {"dev": {"acc": 0.25, "step": 10}, "test": {"acc": 0.5, "step": 10}}
+    result = make_result(metrics=metrics, selection=chosen, learning_rate=1e-3, data_seed=3, macs_per_second=50)
+    assert RunResult.from_json(result.to_json()) == result
+    data = result.to_json()
+    del data["selection"]["split"]
+    with pytest.raises(ValueError, match="`selection` must have"):
+        RunResult.from_json(data)
+
+
 def test_keys_with_a_default_may_be_missing(make_result):
     data = make_result().to_json()
     for key in ("interface_options", "protocol", "fold", "seconds", "peak_memory_bytes", "versions", "counts"):
@@ -124,6 +159,8 @@ def test_config_hash_is_that_of_the_canonical_json():
 def test_config_hash_leaves_out_interface_and_seed_only():
     assert config_sha256({**CONFIG, "interface": "concat", "seed": 2}) == config_sha256(CONFIG)
     assert config_sha256({"runner": CONFIG["runner"]}) == config_sha256(CONFIG)
+    rates = [config_sha256({**CONFIG, "optimizer": {"name": "Adam", "lr": lr}}) for lr in (1e-3, 1e-4)]
+    assert rates[0] == rates[1] == config_sha256({**CONFIG, "optimizer": {"name": "Adam"}}) != config_sha256(CONFIG)
     assert config_sha256({**CONFIG, "runner": {"total_steps": 11, "lr": 0.1}}) != config_sha256(CONFIG)
     assert config_sha256({**CONFIG, "runner": {**CONFIG["runner"], "seed": 3}}) != config_sha256(CONFIG)
 
