@@ -202,6 +202,10 @@ class TextExpert(CTCExpert):
                 f"`downstream_expert.corpus.batch_size` must be 1 or more, but is {config.corpus.batch_size}."
             )
 
+    def share_corpus(self, other: "TextExpert") -> None:
+        """Let an expert of the same config that was made from :meth:`label_state` use this one's corpus."""
+        other.datasets = self.datasets
+
     def get_dataloader(self, split: str, epoch: int = 0) -> DataLoader:
         """Batches ``(wavs, targets, names)`` of one epoch of a split, the longest wav of a batch first.
 

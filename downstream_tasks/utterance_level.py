@@ -133,6 +133,10 @@ class UtteranceExpert(nn.Module):
         """What a checkpoint holds of the labels: the head can be rebuilt from it without the corpus."""
         return self.labels.values
 
+    def share_corpus(self, other: "UtteranceExpert") -> None:
+        """Let an expert of the same config that was made from :meth:`label_state` use this one's corpus."""
+        other.datasets = self.datasets
+
     def get_dataloader(self, split: str, epoch: int = 0) -> DataLoader:
         """Batches ``(wavs, ids, names)`` of one epoch of a split.
 

@@ -80,7 +80,18 @@ def _fill_run(parser: argparse.ArgumentParser) -> None:
     what.add_argument("-d", "--downstream", help="the task, by SUPERB's or S3PRL's name")
     what.add_argument("-v", "--downstream_variant", help="a variant of the task, handed to it")
     what.add_argument("--all-folds", action="store_true", help="train every fold of a cross-validated task (er)")
-    what.add_argument("--interface", nargs="+", default=[], metavar="NAME", help="how the layers are combined")
+    what.add_argument(
+        "--interface",
+        nargs="+",
+        default=[],
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="how the layers are combined; several are trained side by side, the upstream runs once for all",
+    )
+    what.add_argument(
+        "--normalize", choices=("off", "on", "both"), help="layer-normalise hidden states first; both: each lane twice"
+    )
+    what.add_argument("--seeds", nargs="+", type=int, default=[], metavar="N", help="train every lane with each")
+    what.add_argument("--lr", nargs="+", type=float, default=[], metavar="LR", help="train every lane with each")
     what.add_argument(
         "-c",
         "--config",
@@ -124,7 +135,8 @@ def _fill_run(parser: argparse.ArgumentParser) -> None:
     upstream.add_argument("--upstream_revision", help="revision of a huggingface repository")
     upstream.add_argument("--cache_dir", help="where S3PRL keeps downloads")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--seed", type=int, default=1337)
+    machine.add_argument("--seed", type=int, default=1337, help="of initialisation, dropout and SpecAugment")
+    machine.add_argument("--data_seed", type=int, help="of the order of the data and its crops; default: --seed")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     machine.add_argument("--disable_cudnn", action="store_true")
     machine.add_argument("--verbose", action="store_true", help="show tracebacks and details")

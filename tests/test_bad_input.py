@@ -263,8 +263,8 @@ BEFORE_THE_RUN = {
         ("`-n NAME`", "`-p DIR`"),
     ),
     "several interfaces": (
-        lambda p: p.train("", "--interface", "hconv", "concat"),
-        ("hconv concat", "one after another"),
+        lambda p: p.train("", "--interface", "hconv", "concat", "-f"),
+        ("`-f`", "each lane would pull it another way", "one after another"),
     ),
     "several GPUs": (lambda p: p.train("", "--local_rank", 0), ("--local_rank", "leave it out")),
     "upload": (lambda p: p.train("", "--push_to_hf_hub", "true"), ("--push_to_hf_hub", "hf upload")),

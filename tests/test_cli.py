@@ -101,7 +101,16 @@ S3PRL_DEFAULTS = {
     "disable_cudnn": False,
 }
 # S3PRL: one file or None, no such flag, cuda, no such flag.
-DIFFERENT = {"config": [], "interface": [], "device": "auto", "all_folds": False}
+DIFFERENT = {
+    "config": [],
+    "interface": [],
+    "normalize": None,
+    "seeds": [],
+    "lr": [],
+    "data_seed": None,
+    "device": "auto",
+    "all_folds": False,
+}
 
 
 @pytest.fixture(autouse=True)

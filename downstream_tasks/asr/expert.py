@@ -122,6 +122,10 @@ class DownstreamExpert(CTCExpert):
         self.datasets: dict[str, TranscribedDataset] = {}
         self.register_buffer("best_score", torch.full((1,), 100.0))
 
+    def share_corpus(self, other: "DownstreamExpert") -> None:
+        """Let an expert of the same config that was made from :meth:`label_state` use this one's corpus."""
+        other.datasets = self.datasets
+
     def get_dataloader(self, split: str, epoch: int = 0) -> DataLoader:
         """Batches ``(wavs, targets, names)`` of one epoch of a split; ``train`` is shuffled by batches.
 

@@ -236,6 +236,10 @@ class DownstreamExpert(nn.Module):
         self.datasets["train"] = TrainingDataset(root, files, data.max_timestep, keep_silence=self.keep_silence)
         return list(files)
 
+    def share_corpus(self, other: "DownstreamExpert") -> None:
+        """Let an expert of the same config that was made from :meth:`label_state` use this one's corpus."""
+        other.datasets, other.trials = self.datasets, self.trials
+
     def get_dataloader(self, split: str, epoch: int = 0) -> DataLoader:
         """Batches of one epoch of a split: ``(wavs, names, labels)`` of train, ``(wavs, files)`` of dev and test.
 

@@ -34,7 +34,14 @@ class RunArguments:
     downstream: str | None = None
     upstream: str | None = None
     interface: list[str] = field(default_factory=list)
-    """Names given by ``--interface``; empty: the config's ``interface`` block, else ``weighted_sum``."""
+    """Given by ``--interface``: names, or names with options (``hconv:kernel_size=3``). Several are trained side by
+    side. Empty: the config's ``interfaces`` or ``interface``, else ``weighted_sum``."""
+    normalize: str | None = None
+    """``off``, ``on`` or ``both``: layer-normalise the hidden states first; ``both`` makes every lane twice."""
+    seeds: list[int] = field(default_factory=list)
+    """Train every lane with each of these."""
+    lr: list[float] = field(default_factory=list)
+    """Train every lane with each of these for ``optimizer.lr``."""
     config: list[str] = field(default_factory=list)
     """YAML files, merged left to right; empty: ``configs/<task>.yaml``."""
     override: str | None = None
@@ -59,6 +66,10 @@ class RunArguments:
     all_folds: bool = False
     """Train every fold of a cross-validated task, one after another, each in a folder of its own."""
     seed: int = 1337
+    """Of the weights' initialisation, dropout and SpecAugment."""
+    data_seed: int | None = None
+    """Of the order of the data and its crops, and of an upstream's own random numbers; None: ``seed``. The lanes of a
+    run share it."""
     device: str = "auto"
     cache_dir: str | None = None
     disable_cudnn: bool = False
@@ -67,6 +78,11 @@ class RunArguments:
     push_to_hf_hub: bool = False
     hf_hub_org: str | None = None
     verbose: bool = False
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the data: ``data_seed``, else ``seed``, as in S3PRL."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict, as it goes into checkpoints and ``args.yaml`` (shallow: values stay as they are)."""

@@ -60,9 +60,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return states
 
 
+def step_of(path: Path) -> int | None:
+    """The step of a ``states-<step>.ckpt``, by its name."""
+    match = _STATES.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
 def step_checkpoints(folder: Path) -> list[Path]:
     """The ``states-<step>.ckpt`` of a folder, oldest first."""
-    found = {int(match[1]): path for path in folder.glob("states-*.ckpt") if (match := _STATES.fullmatch(path.name))}
+    found = {step: path for path in folder.glob("states-*.ckpt") if (step := step_of(path)) is not None}
     return [found[step] for step in sorted(found)]
 
 

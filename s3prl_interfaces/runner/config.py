@@ -13,7 +13,7 @@ from s3prl_interfaces.errors import ConfigError, unknown_name
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.schema import read_block
 
-BLOCKS = ("runner", "optimizer", "scheduler", "specaug", "downstream_expert", "interface")
+BLOCKS = ("runner", "optimizer", "scheduler", "specaug", "downstream_expert", "interface", "interfaces")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ def apply_overrides(text: str | None, args: RunArguments, config: dict[str, Any]
         root, *keys = path.strip().split(".")
         if not equals or not keys or not all(keys) or root not in ("args", "config"):
             raise ConfigError(f"`-o {assignment}` must read `config.a.b=value` or `args.x=value`.")
-        value = _read_value(value_text.strip(), assignment)
+        value = _read_value(value_text.strip(), f"-o {assignment}")
         if root == "args":
             _set_argument(args, keys, value)
             continue
@@ -204,7 +204,7 @@ def _read_value(text: str, assignment: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"`-o {assignment}`: the value is not valid YAML: {_one_line(error)}.") from error
+        raise ConfigError(f"`{assignment}`: the value is not valid YAML: {_one_line(error)}.") from error
 
 
 def interface_block(config: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -222,11 +222,34 @@ def interface_block(config: Mapping[str, Any]) -> tuple[str | None, dict[str, An
     return block["name"], {key: value for key, value in block.items() if key != "name"}
 
 
-def set_interface(config: dict[str, Any], name: str) -> None:
-    """Let ``--interface NAME`` win over the config; the config's options stay where they are for that interface."""
-    configured, _ = interface_block(config)
+def parse_interface(text: object) -> tuple[str, dict[str, Any]]:
+    """Name and options of ``hconv``, ``hconv:kernel_size=3,stride=2``, ``package.module:Class:option=1`` or a mapping.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if not isinstance(text, str):
+        name, options = interface_block({"interface": text})
+        return name or "", options
+    name, _, tail = text.rpartition(":")
+    if not name or "=" not in tail:
+        return text, {}
+    options = _read_value("{" + re.sub(r"(\w+)\s*=", r"\1: ", tail) + "}", text)
+    if not isinstance(options, dict):
+        raise ConfigError(f"`{text}` must read `NAME:OPTION=VALUE,OPTION=VALUE`.")
+    return name, options
+
+
+def set_interface(config: dict[str, Any], name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Let an interface that was asked for win over the config, in place.
+
+    The config's options stay where they are for that interface, and ``options`` win over them.
+    """
+    configured, kept = interface_block(config)
     if configured != name:
-        config["interface"] = {"name": name}
+        kept = {}
+    if configured != name or options:
+        config["interface"] = {"name": name, **kept, **(options or {})}
 
 
 def check_blocks(config: Mapping[str, Any], *, strict: bool) -> RunnerConfig:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
 from s3prl_interfaces.runner.lane import Lane
-from s3prl_interfaces.runner.randomness import preserved
+from s3prl_interfaces.runner.randomness import Stream, capture, preserved
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ def evaluate(
     lanes: Sequence[Lane],
     split: str,
     *,
-    step: int,
+    steps: Sequence[int],
     seed: int,
     device: torch.device,
     ratio: float = 1.0,
-) -> list[Evaluation]:
+) -> list[Evaluation | None]:
     """Evaluate ``split`` for every lane, in full precision.
 
     Training goes on afterwards as if nothing had happened: modes and all random states are put back. Inside, the seed
@@ -46,10 +46,13 @@ def evaluate(
         upstream: the speech model.
         lanes: at least one.
         split: a name the task's ``get_dataloader`` knows.
-        step: the training step, for TensorBoard.
+        steps: each lane's training step, for TensorBoard.
         seed: the evaluation's own.
         device: where the models are.
         ratio: share of the batches to see; final scores use 1.
+
+    Returns:
+        One for each lane; None for a lane that failed.
 
     Raises:
         ConfigError: the task has no such split, or it is empty.
@@ -60,15 +63,16 @@ def evaluate(
         for module in modules:
             module.eval()
         try:
-            return _evaluate(upstream, lanes, split, step, device, ratio)
+            return _evaluate(upstream, lanes, split, steps, device, ratio)
         finally:
             for module, training in zip(modules, modes, strict=True):
                 module.train(training)
 
 
 def _evaluate(
-    upstream: nn.Module, lanes: Sequence[Lane], split: str, step: int, device: torch.device, ratio: float
-) -> list[Evaluation]:
+    upstream: nn.Module, lanes: Sequence[Lane], split: str, steps: Sequence[int], device: torch.device, ratio: float
+) -> list[Evaluation | None]:
+    streams = [Stream(capture()) for _ in lanes]
     loader = split_loader(lanes[0].head, split)
     batches = max(1, round(len(loader) * ratio))
     records: list[dict[str, list[Any]]] = [defaultdict(list) for _ in lanes]
@@ -81,12 +85,18 @@ def _evaluate(
         wavs = to_device(wavs, device)
         utterances += len(wavs)
         output = upstream(wavs)
-        for lane, lane_records in zip(lanes, records, strict=True):
-            lane.loss(split, wavs, output, others, records=lane_records, batch_id=batch_id)
-    return [
-        _log(lane, split, lane_records, step, batches, len(loader), utterances)
-        for lane, lane_records in zip(lanes, records, strict=True)
-    ]
+        for lane, lane_records, stream, step in zip(lanes, records, streams, steps, strict=True):
+            if lane.failed is None:
+                with lane.guard(step), stream.use():
+                    lane.loss(split, wavs, output, others, records=lane_records, batch_id=batch_id)
+    evaluations: list[Evaluation | None] = []
+    for lane, lane_records, step in zip(lanes, records, steps, strict=True):
+        evaluation = None
+        if lane.failed is None:
+            with lane.guard(step):
+                evaluation = _log(lane, split, lane_records, step, batches, len(loader), utterances)
+        evaluations.append(evaluation)
+    return evaluations
 
 
 def _log(

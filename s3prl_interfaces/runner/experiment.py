@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,33 +15,21 @@ import torch
 import yaml
 from torch import nn
 
-from downstream_tasks.registry import canonical_name, default_config, is_ours, load_expert
-from s3prl_interfaces.errors import ConfigError, DataError
-from s3prl_interfaces.featurizer import DEFAULT_INTERFACE
-from s3prl_interfaces.results import load_results
+from downstream_tasks.registry import is_ours, load_expert
+from s3prl_interfaces.errors import ConfigError, DataError, UserError
+from s3prl_interfaces.results import Primary, read_result
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import split_loader
-from s3prl_interfaces.runner.checkpoint import (
-    find_checkpoint,
-    load_checkpoint,
-    load_weights,
-    step_checkpoints,
-)
-from s3prl_interfaces.runner.config import (
-    RunnerConfig,
-    apply_overrides,
-    check_blocks,
-    interface_block,
-    load_config,
-    set_interface,
-)
+from s3prl_interfaces.runner.checkpoint import load_weights, step_checkpoints
+from s3prl_interfaces.runner.config import RunnerConfig, check_blocks
 from s3prl_interfaces.runner.evaluation import evaluate
-from s3prl_interfaces.runner.fitting import fit_interface
+from s3prl_interfaces.runner.fitting import fit_interfaces
 from s3prl_interfaces.runner.inference import find_audio, infer
-from s3prl_interfaces.runner.lane import Lane
+from s3prl_interfaces.runner.lane import FAILED, Lane
 from s3prl_interfaces.runner.logs import logging_to
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.outcome import RESULTS, finish, scored_splits
+from s3prl_interfaces.runner.plan import Plan, make_plans, write_lanes
 from s3prl_interfaces.runner.randomness import preserved, seed_everything
 from s3prl_interfaces.runner.trained import TrainedModel
 from s3prl_interfaces.runner.training import Position, Trainer
@@ -51,25 +41,18 @@ MODES = ("train", "evaluate", "inference")
 
 
 @dataclass(frozen=True)
-class Start:
-    """The checkpoint that a run starts from."""
-
-    path: Path
-    states: dict[str, Any]
-    continued: bool
-    """True for ``-e`` and ``-a``; false for ``-i``, which takes the weights alone."""
-
-
-@dataclass(frozen=True)
 class Experiment:
     """Everything that a run needs, built."""
 
-    args: RunArguments
     runner: RunnerConfig
     device: torch.device
     upstream: nn.Module
-    lane: Lane
-    start: Start | None
+    lanes: list[Lane]
+
+    @property
+    def args(self) -> RunArguments:
+        """What the lanes share."""
+        return self.lanes[0].args
 
 
 def run(args: RunArguments) -> None:
@@ -86,18 +69,36 @@ def run(args: RunArguments) -> None:
     if args.all_folds:
         _run_folds(args)
         return
-    args, config, start = _read(args)
-    if args.mode not in MODES:
-        raise ConfigError(f"`-m` must be one of {', '.join(MODES)}, but is {args.mode!r}.")
-    for name in ("upstream", "downstream"):
-        if not getattr(args, name):
-            raise ConfigError(f"Which {name}? Give it with `-{name[0]} NAME` (see `s3prl-interfaces list {name}s`).")
-    runner = check_blocks(config, strict=is_ours(args.downstream or ""))
-    if args.mode == "train" and _is_done(args, start, runner):
+    plans = make_plans(args)
+    mode = plans[0].args.mode  # `-o` may have changed it
+    if mode not in MODES:
+        raise ConfigError(f"`-m` must be one of {', '.join(MODES)}, but is {mode!r}.")
+    todo = [plan for plan in plans if mode != "train" or not _is_done(plan)]
+    if not todo:
         log.info("%s holds the finished run already; there is nothing left to do.", args.folder)
-        return
-    experiment = _build(args, config, runner, start)
-    {"train": _train, "evaluate": _evaluate, "inference": _infer}[args.mode](experiment)
+    if len(plans) > 1 and mode == "train":
+        folder = plans[0].args.folder.parent
+        _make_folder(folder)
+        write_lanes(folder, [plan.args.folder.name for plan in plans])
+    failed = []
+    # Lanes that stand at one step share the upstream; one that was added later, or has died and is tried again, goes on
+    # by itself.
+    for group in _groups(todo):
+        experiment = _build(group)
+        for lane in experiment.lanes:
+            lane.has_company = len(plans) > 1
+        {"train": _train, "evaluate": _evaluate, "inference": _infer}[mode](experiment)
+        failed += [f"{lane.name} ({lane.failed})" for lane in experiment.lanes if lane.failed is not None]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(plans)} lanes failed, the others are finished: {'; '.join(failed)}")
+
+
+def _groups(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """Plans that can go on together, those that are behind first."""
+    groups: dict[tuple[int, int], list[Plan]] = defaultdict(list)
+    for plan in plans:
+        groups[plan.step if plan.args.mode == "train" else 0, plan.args.order_seed].append(plan)
+    return [groups[key] for key in sorted(groups)]
 
 
 def _run_folds(args: RunArguments) -> None:
@@ -113,9 +114,14 @@ def _run_folds(args: RunArguments) -> None:
         log.info("%s, %d of %d: %s", fold, number, len(folds), folder)
         override = ",,".join(filter(None, [args.override, f"config.{expert.fold_key}={fold}"]))
         run(replace(args, all_folds=False, override=override, expname=None, expdir=str(folder)))
-    scores = [result.primary for result in load_results(folders)]
-    mean = sum(score.value for score in scores) / len(scores)
-    log.info("Mean %s %s of %d folds: %.4f", scores[0].split, scores[0].name, len(scores), mean)
+    by_lane: dict[str, list[Primary]] = defaultdict(list)
+    for place in folders:
+        for path in sorted(place.rglob(RESULTS)):
+            by_lane[path.parent.relative_to(place).as_posix()].append(read_result(path).primary)
+    for lane, scores in by_lane.items():
+        mean = sum(score.value for score in scores) / len(scores)
+        told = "" if lane == "." else f"{lane}: "
+        log.info("%sMean %s %s of %d folds: %.4f", told, scores[0].split, scores[0].name, len(scores), mean)
 
 
 def load_experiment(checkpoint: str | Path, *, device: str = "auto", override: str | None = None) -> TrainedModel:
@@ -134,68 +140,11 @@ def load_experiment(checkpoint: str | Path, *, device: str = "auto", override: s
     """
     asked = RunArguments(mode="inference", past_exp=str(checkpoint), device=device, override=override)
     with preserved():
-        args, config, start = _read(asked)
-        runner = check_blocks(config, strict=is_ours(args.downstream or ""))
-        experiment = _build(args, config, runner, start)
-    return TrainedModel(experiment.upstream, experiment.lane, experiment.device)
-
-
-def _read(args: RunArguments) -> tuple[RunArguments, dict[str, Any], Start | None]:
-    """Settle arguments, config and the checkpoint to start from (``-e``, ``-a``, ``-i``)."""
-    if args.auto_resume and step_checkpoints(args.folder):
-        args.past_exp = str(args.folder)
-    start = None
-    if args.past_exp is not None:
-        path = find_checkpoint(Path(args.past_exp))
-        start = Start(path, load_checkpoint(path), continued=True)
-        given = args
-        args = given.resumed_from(start.states["Args"])
-        if given.auto_resume:  # the folder that is named now: the run may have been moved
-            args.expname, args.expdir = given.expname, given.expdir
-        config = start.states["Config"]
-        _refuse_another_run(given, args, config, path)
-        log.info("Continue from %s (step %d) with its config; `-o` changes it.", path, start.states["Step"])
-    else:
-        if args.init_ckpt is not None:
-            path = Path(args.init_ckpt)
-            start = Start(path, load_checkpoint(path), continued=False)
-        config = load_config(args.config or [default_config(args.downstream)])
-    chosen = _choose_interface(args, config)  # first: `--interface hconv -o config.interface.kernel_size=3`
-    apply_overrides(args.override, args, config)
-    if args.interface != chosen:  # `-o args.interface=NAME`
-        _choose_interface(args, config)
-    if args.downstream == "ctc":
-        args.downstream = canonical_name("ctc", config)
-    return args, config, start
-
-
-def _refuse_another_run(given: RunArguments, stored: RunArguments, config: dict[str, Any], path: Path) -> None:
-    """A checkpoint's arguments win, as in S3PRL; but who names another model or task would believe to have it."""
-    interface = interface_block(config)[0] or DEFAULT_INTERFACE
-    for flag, asked, kept in (
-        ("-u", given.upstream, stored.upstream),
-        (
-            "-d",
-            given.downstream and canonical_name(given.downstream, config),
-            canonical_name(stored.downstream or "", config),
-        ),
-        ("--interface", next(iter(given.interface), None), interface),
-    ):
-        if asked and asked != kept:
-            raise ConfigError(
-                f"{path} is of a run with `{flag} {kept}`, not {asked}: leave `{flag}` out, or start another run."
-            )
-
-
-def _choose_interface(args: RunArguments, config: dict[str, Any]) -> list[str]:
-    if len(args.interface) > 1:
-        raise ConfigError(
-            f"`--interface` takes one name, but got {' '.join(args.interface)}: run them one after another, each with "
-            "its own `-n`, and compare them with `s3prl-interfaces leaderboard`."
-        )
-    for name in args.interface:
-        set_interface(config, name)
-    return list(args.interface)
+        plans = make_plans(asked)
+        if len(plans) > 1:
+            raise ConfigError(f"{checkpoint} holds {len(plans)} lanes: give the folder of one of them.")
+        experiment = _build(plans)
+    return TrainedModel(experiment.upstream, experiment.lanes[0], experiment.device)
 
 
 def _refuse_unsupported(args: RunArguments) -> None:
@@ -205,16 +154,16 @@ def _refuse_unsupported(args: RunArguments) -> None:
         raise ConfigError("`--push_to_hf_hub` is not supported: upload the folder with `hf upload` afterwards.")
 
 
-def _is_done(args: RunArguments, start: Start | None, runner: RunnerConfig) -> bool:
-    """Whether a continued run has nothing left to do.
+def _is_done(plan: Plan) -> bool:
+    """Whether a lane has nothing left to do.
 
     Raises:
-        ConfigError: the folder holds a run that this one would overwrite.
+        ConfigError: its folder holds a run that this one would overwrite.
     """
-    folder = args.folder
+    folder, start = plan.args.folder, plan.start
     finished = (folder / RESULTS).exists()
     if start is not None and start.continued and start.path.parent.resolve() == folder.resolve():
-        return finished and start.states["Step"] >= runner.total_steps
+        return finished and start.states["Step"] >= _runner(plan).total_steps
     if finished or step_checkpoints(folder):
         kind = "a finished" if finished else "an unfinished"
         raise ConfigError(
@@ -224,7 +173,27 @@ def _is_done(args: RunArguments, start: Start | None, runner: RunnerConfig) -> b
     return False
 
 
-def _build(args: RunArguments, config: dict[str, Any], runner: RunnerConfig, start: Start | None) -> Experiment:
+def _runner(plan: Plan) -> RunnerConfig:
+    """The checked ``runner`` block.
+
+    Raises:
+        ConfigError: no upstream or task is named, or the config has a mistake.
+    """
+    for name in ("upstream", "downstream"):
+        if not getattr(plan.args, name):
+            raise ConfigError(f"Which {name}? Give it with `-{name[0]} NAME` (see `s3prl-interfaces list {name}s`).")
+    return check_blocks(plan.config, strict=is_ours(plan.args.downstream or ""))
+
+
+def _build(plans: Sequence[Plan]) -> Experiment:
+    """The upstream, and the lanes of plans that share it."""
+    args, runner = plans[0].args, _runner(plans[0])
+    for plan in plans[1:]:
+        if _runner(plan) != runner:
+            raise ConfigError(
+                f"{plan.args.folder} has another `runner` block than {args.folder}: lanes go side by side only with "
+                "the same steps. Change both with `-o`, or run them one after another."
+            )
     device = _device(args.device)
     if args.cache_dir is not None:
         torch.hub.set_dir(args.cache_dir)
@@ -232,9 +201,10 @@ def _build(args: RunArguments, config: dict[str, Any], runner: RunnerConfig, sta
     torch.backends.cudnn.enabled = not args.disable_cudnn
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    if not 0 <= args.seed < 2**32:
-        raise ConfigError(f"`--seed` must be from 0 to 2**32 - 1, but is {args.seed}.")
-    seed_everything(args.seed)
+    for seed in (args.order_seed, *(plan.args.seed for plan in plans)):
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"`--seed`, `--seeds` and `--data_seed` must be from 0 to 2**32 - 1, but one is {seed}.")
+    seed_everything(args.order_seed)
     upstream = load_upstream(
         args.upstream or "",
         ckpt=args.upstream_ckpt,
@@ -245,14 +215,21 @@ def _build(args: RunArguments, config: dict[str, Any], runner: RunnerConfig, sta
         revision=args.upstream_revision,
     ).to(device)
     upstream.requires_grad_(args.upstream_trainable)
-    # Without its corpus, a head is rebuilt from what its checkpoint says of the labels.
-    labels = start.states.get("Labels") if start is not None and args.mode == "inference" else None
-    lane = Lane(_output_folder(args, start), args, config, runner, upstream, device, labels)
-    if start is not None:
-        if start.states.get("Upstream"):
-            load_weights(upstream, start.states["Upstream"], "Upstream", start.path)
-        lane.load_weights(start.states, start.path)
-    return Experiment(args, runner, device, upstream, lane, start)
+    lanes: list[Lane] = []
+    for plan in plans:
+        start = plan.start
+        # Without its corpus, a head is rebuilt from what its checkpoint says of the labels.
+        labels = start.states.get("Labels") if start is not None and args.mode == "inference" else None
+        beside = lanes[0] if lanes and labels is None else None
+        lane = Lane(_output_folder(plan), plan, runner, upstream, device, labels, beside)
+        if start is not None:
+            if start.states.get("Upstream"):
+                load_weights(upstream, start.states["Upstream"], "Upstream", start.path)
+            lane.load_weights(start.states, start.path)
+        lanes.append(lane)
+    # Once more: how much an upstream's constructor draws must not decide in which order the data comes.
+    seed_everything(args.order_seed)
+    return Experiment(runner, device, upstream, lanes)
 
 
 def _device(name: str) -> torch.device:
@@ -269,7 +246,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _output_folder(args: RunArguments, start: Start | None) -> Path:
+def _output_folder(plan: Plan) -> Path:
+    args, start = plan.args, plan.start
     if args.mode == "train":
         return args.folder
     # Beside the run's own files: its results and predictions belong to the checkpoint that it chose itself.
@@ -280,58 +258,76 @@ def _output_folder(args: RunArguments, start: Start | None) -> Path:
 
 
 def _train(experiment: Experiment) -> None:
-    args, lane, start = experiment.args, experiment.lane, experiment.start
-    # Before the folder is made: what can be wrong should be, not after the first evaluation.
+    args, lanes, upstream = experiment.args, experiment.lanes, experiment.upstream
+    # Before a folder is made: what can be wrong should be, not after the first evaluation.
     with preserved():
-        for split in (experiment.runner.train_dataloader, *scored_splits(lane, args, experiment.runner)):
-            split_loader(lane.head, split)
-    lane.start_training(experiment.upstream if args.upstream_trainable else None)
+        for split in (experiment.runner.train_dataloader, *scored_splits(lanes[0], experiment.runner)):
+            split_loader(lanes[0].head, split)
     position = Position()
-    if start is not None and start.continued:
-        lane.load_training(start.states, start.path)
-        position = Position.from_states(start.states)
-    _make_folder(lane.folder)
-    with logging_to(lane.folder / "log.txt"):
-        _write_yaml(lane.folder / "config.yaml", lane.config)
-        _write_yaml(lane.folder / "args.yaml", args.to_dict())
-        lane.logger = MetricLogger(str(lane.folder))
-        if start is None:  # a checkpoint holds the fit
-            fit_interface(experiment.upstream, lane, experiment.device)
-        Trainer(experiment.upstream, [lane], args, experiment.runner, experiment.device, position).train()
-        finish(experiment.upstream, lane, args, experiment.runner, experiment.device)
-        lane.logger.close()
+    for lane in lanes:
+        lane.start_training(upstream if args.upstream_trainable else None)
+        if lane.start is not None and lane.start.continued:
+            lane.load_training(lane.start.states, lane.start.path)
+            position = Position.from_states(lane.start.states)
+    with ExitStack() as stack:
+        for lane in lanes:
+            _make_folder(lane.folder)
+            (lane.folder / FAILED).unlink(missing_ok=True)
+            _write_yaml(lane.folder / "config.yaml", lane.config)
+            _write_yaml(lane.folder / "args.yaml", lane.args.to_dict())
+            lane.logger = MetricLogger(str(lane.folder))
+            stack.callback(lane.logger.close)
+            stack.enter_context(logging_to(lane.folder / "log.txt"))
+        # A checkpoint holds the fit.
+        fit_interfaces(upstream, [lane for lane in lanes if lane.start is None], experiment.device)
+        trainer = Trainer(
+            upstream,
+            lanes,
+            args.upstream_trainable,
+            args.order_seed,
+            experiment.runner,
+            experiment.device,
+            position,
+        )
+        trainer.train()
+        finish(upstream, trainer.living(), experiment.runner, experiment.device)
 
 
 def _evaluate(experiment: Experiment) -> None:
-    args, lane, start = experiment.args, experiment.lane, experiment.start
-    step = start.states["Step"] if start is not None else 0
+    args, lanes = experiment.args, experiment.lanes
     with preserved():
-        split_loader(lane.head, args.evaluate_split)  # an unknown split leaves no folder
-    if start is None:
+        split_loader(lanes[0].head, args.evaluate_split)  # an unknown split leaves no folder
+    if lanes[0].start is None:
         log.warning("No checkpoint (`-e` or `-i`): these are the scores of an untrained head.")
-    _make_folder(lane.folder)
-    lane.logger = MetricLogger(str(lane.folder))
-    (done,) = evaluate(
-        experiment.upstream, [lane], args.evaluate_split, step=step, seed=args.seed, device=experiment.device
+    for lane in lanes:
+        _make_folder(lane.folder)
+        lane.logger = MetricLogger(str(lane.folder))
+    steps = [lane.start.states["Step"] if lane.start is not None else 0 for lane in lanes]
+    evaluations = evaluate(
+        experiment.upstream, lanes, args.evaluate_split, steps=steps, seed=args.order_seed, device=experiment.device
     )
-    lane.logger.close()
-    content = {
-        "split": args.evaluate_split,
-        "checkpoint": str(start.path) if start is not None else None,
-        "step": step,
-        "utterances": done.utterances,
-        "metrics": done.metrics,
-    }
-    (lane.folder / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    shown = ", ".join(f"{key} {value:.6g}" for key, value in done.metrics.items())
-    log.info("%s, %d utterances, step %d: %s", args.evaluate_split, done.utterances, step, shown)
-    log.info("Metrics and predictions: %s", lane.folder)
+    for lane, step, done in zip(lanes, steps, evaluations, strict=True):
+        lane.logger.close()
+        if done is None:
+            continue
+        content = {
+            "split": args.evaluate_split,
+            "checkpoint": str(lane.start.path) if lane.start is not None else None,
+            "step": step,
+            "utterances": done.utterances,
+            "metrics": done.metrics,
+        }
+        (lane.folder / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        shown = ", ".join(f"{key} {value:.6g}" for key, value in done.metrics.items())
+        log.info("%s, %d utterances, step %d: %s", args.evaluate_split, done.utterances, step, shown)
+        log.info("Metrics and predictions: %s", lane.folder)
 
 
 def _infer(experiment: Experiment) -> None:
     files = find_audio(Path(experiment.args.evaluate_split))
-    _make_folder(experiment.lane.folder)
-    infer(experiment.upstream, experiment.lane, files, experiment.device)
+    for lane in experiment.lanes:
+        _make_folder(lane.folder)
+        infer(experiment.upstream, lane, files, experiment.device)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Fit an interface that is fitted, not trained: one pass over the training split before the first step."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -15,27 +16,30 @@ from s3prl_interfaces.runner.randomness import preserved
 log = logging.getLogger(__name__)
 
 
-def fit_interface(upstream: nn.Module, lane: Lane, device: torch.device) -> None:
-    """Stream the training split through ``partial_fit`` and ``finish_fit``, where the interface has them.
+def fit_interfaces(upstream: nn.Module, lanes: Sequence[Lane], device: torch.device) -> None:
+    """Stream the training split through ``partial_fit`` and ``finish_fit`` of every interface that has them, at once.
 
     Padding frames are left out; all random states are put back, so the first step is the one of a run without fitting.
 
     Raises:
         DataError: the split has too few frames, or hidden states that are not finite.
     """
-    interface = lane.featurizer.interface
-    if interface is None or not get_spec(lane.interface_name).fitted:
+    fitted = [lane for lane in lanes if lane.featurizer.interface and get_spec(lane.interface_name).fitted]
+    if not fitted:
         return
-    split = lane.runner.train_dataloader
-    log.info("Fit %s on `%s`.", lane.interface_name, split)
+    split = fitted[0].runner.train_dataloader
+    log.info("Fit %s on `%s`.", ", ".join(lane.name for lane in fitted), split)
     with preserved(), torch.no_grad():
-        loader = split_loader(lane.head, split)
+        loader = split_loader(fitted[0].head, split)
         for wavs, *_ in tqdm(iterate(loader), total=len(loader), desc="fit", dynamic_ncols=True):
             batch = to_device(wavs, device)
-            hidden_states = lane.featurizer.hidden_states(upstream(batch))
-            lengths = lane.featurizer.frame_lengths(batch, hidden_states[0].size(1))
-            interface.partial_fit(hidden_states, lengths.to(device))
-        try:
-            interface.finish_fit()
-        except NotFittedError as error:
-            raise DataError(f"Split `{split}`: {error}") from error
+            output = upstream(batch)
+            for lane in fitted:
+                hidden_states = lane.featurizer.hidden_states(output)
+                lengths = lane.featurizer.frame_lengths(batch, hidden_states[0].size(1))
+                lane.featurizer.interface.partial_fit(hidden_states, lengths.to(device))
+        for lane in fitted:
+            try:
+                lane.featurizer.interface.finish_fit()
+            except NotFittedError as error:
+                raise DataError(f"Split `{split}`: {error}") from error

@@ -1,10 +1,16 @@
-"""A lane: one interface with its task head, optimizer and folder. A run is a list of lanes over one upstream."""
+"""A lane: one interface with its task head, optimizer and folder. A run is a list of lanes over one upstream.
+
+Whatever a lane draws at random (initialisation, dropout, SpecAugment) comes from a stream of its own, so that it is the
+same alone and beside others.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from downstream_tasks.registry import load_expert
-from s3prl_interfaces.errors import CheckpointError
+from s3prl_interfaces.errors import CheckpointError, UserError
 from s3prl_interfaces.featurizer import DEFAULT_INTERFACE, InterfaceFeaturizer
-from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.checkpoint import load_weights, save_checkpoint, step_checkpoints
 from s3prl_interfaces.runner.config import RunnerConfig, interface_block
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.optimization import build_optimizer, build_scheduler, build_specaug
-from s3prl_interfaces.runner.randomness import seed_everything
+from s3prl_interfaces.runner.plan import Plan
+from s3prl_interfaces.runner.randomness import Stream, capture, preserved
 
 log = logging.getLogger(__name__)
+
+FAILED = "failed.json"
+"""In the folder of a lane that was stopped: the step, and why."""
+PATIENCE = 50
+"""Updates in a row whose gradients may be not finite. With fp16 some 20 are normal at first, until the scale fits."""
 
 
 class Lane:
@@ -29,12 +40,12 @@ class Lane:
 
     Args:
         folder: where this lane writes.
-        args: the run's arguments.
-        config: the merged config, its ``interface`` block this lane's.
+        plan: arguments and config as of a run of this lane alone.
         runner: the config's ``runner`` block.
         upstream: read for its sizes, not kept.
         device: where the weights live.
         label_state: what a checkpoint holds of the task's labels: the head is then made without its corpus.
+        beside: another lane of the same run, whose corpus is shared where the task's expert can.
 
     Raises:
         ConfigError: a block of the config does not fit the task, the interface or the upstream.
@@ -43,22 +54,37 @@ class Lane:
     def __init__(
         self,
         folder: Path,
-        args: RunArguments,
-        config: dict[str, Any],
+        plan: Plan,
         runner: RunnerConfig,
         upstream: nn.Module,
         device: torch.device,
         label_state: Any = None,
+        beside: Lane | None = None,
     ) -> None:
         self.folder = folder
-        self.args = args
-        self.config = config
+        self.args = plan.args
+        self.config = plan.config
+        self.start = plan.start
         self.runner = runner
-        name, self.interface_options = interface_block(config)
+        name, self.interface_options = interface_block(self.config)
         self.interface_name = name or DEFAULT_INTERFACE
-        # Seeded here, not only before the upstream: how much randomness an upstream's constructor uses must not
-        # decide how the interface and the head start.
-        seed_everything(args.seed)
+        with preserved(self.args.seed):
+            self._build(upstream, device, label_state, beside)
+            self.stream = Stream(capture())
+        self.specaug: nn.Module | None = None
+        self.logger: MetricLogger
+        self.records: dict[str, list[Any]] = defaultdict(list)
+        self.batch_ids: list[int] = []
+        self.best: str | None = None
+        self.skipped_updates = 0
+        self._skipped_in_a_row = 0
+        self.has_company = False
+        """Whether other lanes go on if this one fails."""
+        self.failed: str | None = None
+        """Why this lane was stopped."""
+
+    def _build(self, upstream: nn.Module, device: torch.device, label_state: Any, beside: Lane | None) -> None:
+        args = self.args
         self.featurizer = InterfaceFeaturizer(
             upstream,
             feature_selection=args.upstream_feature_selection,
@@ -69,14 +95,18 @@ class Lane:
             interface_options=self.interface_options,
         ).to(device)
         expert = load_expert(args.downstream or "")
-        blocks = {key: value for key, value in config.items() if key != "interface"}
+        blocks = {key: value for key, value in self.config.items() if key != "interface"}
+        shares = beside is not None and hasattr(beside.head, "share_corpus")
+        if beside is not None and shares:
+            label_state = beside.head.label_state()
         known = {} if label_state is None else {"label_state": label_state}
-        # S3PRL's experts are modules with methods that no type knows.
+        # To an expert, a seed is that of the data. S3PRL's experts are modules with methods that no type knows.
+        told = {**args.to_dict(), **blocks, "seed": args.order_seed, "expdir": str(self.folder), **known}
         self.head: Any = expert(
-            upstream_dim=self.featurizer.output_dim,
-            upstream_rate=self.featurizer.downsample_rate,
-            **{**args.to_dict(), **blocks, "expdir": str(folder), **known},
+            upstream_dim=self.featurizer.output_dim, upstream_rate=self.featurizer.downsample_rate, **told
         ).to(device)
+        if beside is not None and shares:
+            beside.head.share_corpus(self.head)
         if args.upstream_layer_selection is not None:  # S3PRL's `-l` is our single_layer
             self.interface_name, self.interface_options = (
                 "single_layer",
@@ -84,12 +114,36 @@ class Lane:
             )
         if args.upstream_feature_normalize:
             self.interface_options = {**self.interface_options, "normalize": True}
-        self.specaug: nn.Module | None = None
-        self.logger: MetricLogger
-        self.records: dict[str, list[Any]] = defaultdict(list)
-        self.batch_ids: list[int] = []
-        self.best: str | None = None
-        self.skipped_updates = 0
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its folder among several, else its interface."""
+        return self.folder.name if self.has_company else self.interface_name
+
+    @contextmanager
+    def guard(self, step: int) -> Iterator[None]:
+        """What is done for this lane inside: an exception stops this lane alone if others go on."""
+        try:
+            yield
+        except Exception as error:
+            if not self.has_company:
+                raise
+            self._stop(step, error)
+
+    def _stop(self, step: int, error: Exception) -> None:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.failed = " ".join(reason.split())
+        log.error("%s is stopped at step %d, the other lanes go on: %s", self.name, step, self.failed)
+        log.debug("%s:", self.name, exc_info=error)
+        content = {"step": step, "reason": self.failed}
+        (self.folder / FAILED).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        # Its memory is the others'.
+        self.records.clear()
+        if hasattr(self, "optimizer"):
+            self.optimizer.zero_grad()
+            self.optimizer.state.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -117,22 +171,36 @@ class Lane:
         others: Sequence[Any],
         **kwargs: Any,
     ) -> Tensor:
-        """Features of one batch through the head; fills ``kwargs['records']`` as S3PRL's experts do."""
+        """Features of one batch through the head; fills ``kwargs['records']`` as S3PRL's experts do.
+
+        Call it within a random stream of the lane's own.
+        """
         features = self.featurizer(wavs, output)
         if self.head.training and self.specaug is not None:
             features, _ = self.specaug(features)
         return self.head(split, features, *others, **kwargs)
 
     def update(self, step: int) -> None:
-        """One optimizer step. Gradients that are not finite are dropped: the weights stay, the step counts."""
+        """One optimizer step. Gradients that are not finite are dropped: the weights stay, the step counts.
+
+        Raises:
+            UserError: they were not finite for :data:`PATIENCE` updates in a row: the weights will not change any more.
+        """
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.runner.gradient_clipping)
+        finite = bool(torch.isfinite(norm))
+        self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
         # With fp16 the scaler does the skipping, and lowers its scale.
-        if self.runner.fp16 or torch.isfinite(norm):
+        if self.runner.fp16 or finite:
             self.scaler.step(self.optimizer)
         else:
             self.skipped_updates += 1
             log.warning("Step %d: the gradient norm is %s; this update is skipped.", step, norm.item())
+        if self._skipped_in_a_row == PATIENCE:
+            raise UserError(
+                f"The gradients of {self.name} were not finite for {PATIENCE} updates in a row, the last one at step "
+                f"{step}: lower the learning rate (`-o config.optimizer.lr=...` or `--lr`), or look for broken data."
+            )
         self.scaler.update()
         self.optimizer.zero_grad()
         if self.scheduler is not None:
@@ -160,6 +228,7 @@ class Lane:
         if self.scheduler is not None:
             states["Scheduler"] = self.scheduler.state_dict()
         states["Scaler"] = self.scaler.state_dict()
+        states["Random"] = dict(self.stream.state)
         states["Best"] = self.best
         states["SkippedUpdates"] = self.skipped_updates
         return states
@@ -187,12 +256,17 @@ class Lane:
             self.scheduler.load_state_dict(states["Scheduler"])
         if states.get("Scaler"):
             self.scaler.load_state_dict(states["Scaler"])
+        if states.get("Random"):
+            self.stream.state = states["Random"]
         self.best = states.get("Best")
         self.skipped_updates = states.get("SkippedUpdates", 0)
 
     def save(self, names: Sequence[str], states: Mapping[str, Any]) -> None:
-        """Write one state under several names, then drop the oldest ``states-*`` beyond ``max_keep``."""
+        """Write one state under several names."""
         for name in dict.fromkeys(names):
             save_checkpoint(self.folder / name, states)
+
+    def drop_old(self) -> None:
+        """Remove the oldest ``states-*`` beyond ``max_keep``."""
         for old in step_checkpoints(self.folder)[: -self.runner.max_keep]:
             old.unlink()

@@ -8,6 +8,7 @@ import platform
 import resource
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -32,14 +33,8 @@ RESULTS = "results.json"
 KNOWN_METRICS = {"acc": True, "wer": False, "per": False, "eer": False, "cer": False, "loss": False}
 
 
-def finish(
-    upstream: nn.Module,
-    lane: Lane,
-    args: RunArguments,
-    runner: RunnerConfig,
-    device: torch.device,
-) -> RunResult:
-    """Score the kept checkpoint of a lane on every split and write ``results.json``.
+def finish(upstream: nn.Module, lanes: Sequence[Lane], runner: RunnerConfig, device: torch.device) -> None:
+    """Score the kept checkpoint of every lane on every split, and write each lane's ``results.json``.
 
     The checkpoint is the best that the expert asked to keep (on dev, or on what its ``selects_on`` says), else the
     last one. Every split is evaluated whole, so the predictions that the expert leaves on disk are those of the scores.
@@ -47,71 +42,113 @@ def finish(
     Raises:
         ResultError: the file cannot be written.
         ConfigError: the task reports no metric that could be its score.
+        UserError: no lane is left.
     """
+    began = time.monotonic()
+    steps = [_load_kept(upstream, lane) for lane in lanes]
+    evaluations: dict[str, list[Evaluation | None]] = {}
+    for split in scored_splits(lanes[0], runner):
+        evaluations[split] = evaluate(upstream, lanes, split, steps=steps, seed=lanes[0].args.order_seed, device=device)
+    seconds = time.monotonic() - began
+    for index, (lane, step) in enumerate(zip(lanes, steps, strict=True)):
+        with lane.guard(step):
+            mine = {split: of_split[index] for split, of_split in evaluations.items()}
+            done = {split: evaluation for split, evaluation in mine.items() if evaluation is not None}
+            if lane.failed is None:
+                _write(lane, _result(upstream, lane, done, step, seconds, device), done)
+
+
+def _load_kept(upstream: nn.Module, lane: Lane) -> int:
+    """Load the weights that are scored; returns their step."""
     path = lane.folder / lane.best if lane.best is not None else find_checkpoint(lane.folder)
     states = load_checkpoint(path)
     lane.load_weights(states, path)
     if states.get("Upstream"):
         load_weights(upstream, states["Upstream"], "Upstream", path)
-    began = time.monotonic()
-    evaluations = {
-        split: evaluate(upstream, [lane], split, step=states["Step"], seed=args.seed, device=device)[0]
-        for split in scored_splits(lane, args, runner)
-    }
-    # The seconds of training are those of the whole run, not of the best step.
-    trained = load_checkpoint(find_checkpoint(lane.folder))["Seconds"]
-    result = RunResult(
+    return states["Step"]
+
+
+def _result(
+    upstream: nn.Module,
+    lane: Lane,
+    evaluations: Mapping[str, Evaluation],
+    step: int,
+    seconds: float,
+    device: torch.device,
+) -> RunResult:
+    args = lane.args
+    primary = _primary(lane, evaluations)
+    return RunResult(
         task=canonical_name(args.downstream or "", lane.config),
         upstream=_upstream_name(args),
         interface=lane.interface_name,
         interface_options=lane.interface_options,
         seed=args.seed,
+        data_seed=args.order_seed,
+        learning_rate=lane.config["optimizer"].get("lr"),
         fold=getattr(lane.head, "fold", None),  # of a cross-validated task
         protocol=getattr(lane.head, "protocol", {}),
-        metrics={split: {**_finite(split, done), "step": states["Step"]} for split, done in evaluations.items()},
-        primary=_primary(lane, args, evaluations),
+        metrics={split: {**_finite(split, done), "step": step} for split, done in evaluations.items()},
+        primary=primary,
+        selection=_selection(lane, primary, evaluations),
         parameters={
             "interface": _trained_parameters([lane.featurizer]),
             "downstream": _trained_parameters([lane.head]),
             "upstream_trainable": _trained_parameters([upstream]) if args.upstream_trainable else 0,
         },
-        seconds={"train": trained, "evaluate": time.monotonic() - began},
+        # The seconds of training are those of the whole run, not of the best step.
+        seconds={"train": load_checkpoint(find_checkpoint(lane.folder))["Seconds"], "evaluate": seconds},
         peak_memory_bytes=_peak_memory(device),
         versions=_versions(),
         config_sha256=config_sha256(lane.config),
         counts={split: done.utterances for split, done in evaluations.items()},
     )
+
+
+def _write(lane: Lane, result: RunResult, evaluations: Mapping[str, Evaluation]) -> None:
     write_result(lane.folder / RESULTS, result)
     shown = ", ".join(
         f"{split} {result.primary.name} {done.metrics[result.primary.name]:.4f}" for split, done in evaluations.items()
     )
     log.info(
-        "%s, best on %s at step %d: %s. Results: %s",
-        lane.interface_name,
-        getattr(lane.head, "selects_on", "dev"),
-        states["Step"],
+        "%s, %s at step %d: %s. Results: %s",
+        lane.name,
+        f"best on {_selecting_split(lane)}" if lane.best is not None else "the last weights",
+        result.metrics[result.primary.split]["step"],
         shown,
         lane.folder / RESULTS,
     )
-    return result
 
 
-def scored_splits(lane: Lane, args: RunArguments, runner: RunnerConfig) -> list[str]:
+def scored_splits(lane: Lane, runner: RunnerConfig) -> list[str]:
     """The splits that :func:`finish` evaluates."""
-    return list(dict.fromkeys([*runner.eval_dataloaders, _score_split(lane, args)]))
+    return list(dict.fromkeys([*runner.eval_dataloaders, _score_split(lane)]))
 
 
 def _score(lane: Lane) -> Score | None:
     return getattr(lane.head, "score", None)
 
 
-def _score_split(lane: Lane, args: RunArguments) -> str:
+def _score_split(lane: Lane) -> str:
     score = _score(lane)
-    return score.split if score is not None else args.evaluate_split
+    return score.split if score is not None else lane.args.evaluate_split
 
 
-def _primary(lane: Lane, args: RunArguments, evaluations: Mapping[str, Evaluation]) -> Primary:
-    split = _score_split(lane, args)
+def _selecting_split(lane: Lane) -> str | None:
+    """The split that chose the weights, if one did; of ``dev-clean-best.ckpt`` it is ``dev-clean``."""
+    return lane.best.removesuffix("-best.ckpt") if lane.best is not None else None
+
+
+def _selection(lane: Lane, primary: Primary, evaluations: Mapping[str, Evaluation]) -> Primary | None:
+    split = _selecting_split(lane)
+    if split is None or split not in evaluations:
+        return None
+    value = evaluations[split].metrics.get(primary.name, math.nan)
+    return replace(primary, split=split, value=value) if math.isfinite(value) else None
+
+
+def _primary(lane: Lane, evaluations: Mapping[str, Evaluation]) -> Primary:
+    split = _score_split(lane)
     metrics = evaluations[split].metrics
     score = _score(lane)
     if score is None:

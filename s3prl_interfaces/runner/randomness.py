@@ -43,6 +43,28 @@ def restore(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+class Stream:
+    """Random states beside those of the process: what is drawn inside :meth:`use` leaves the latter as they were.
+
+    Args:
+        state: what :func:`capture` took.
+    """
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self.state = state
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Draw from this stream; it goes on where it was left."""
+        outer = capture()
+        restore(self.state)
+        try:
+            yield
+        finally:
+            self.state = capture()
+            restore(outer)
+
+
 @contextmanager
 def preserved(seed: int | None = None) -> Iterator[None]:
     """Leave every random state as it was; inside, start from ``seed`` if one is given."""

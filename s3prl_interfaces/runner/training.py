@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from s3prl_interfaces.errors import DataError, UserError
 from s3prl_interfaces.runner import randomness
-from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
 from s3prl_interfaces.runner.config import RunnerConfig
 from s3prl_interfaces.runner.evaluation import evaluate
@@ -36,7 +35,7 @@ class Position:
     epoch_random: dict[str, Any] | None = None
     """Random states when this epoch's loader was made: from them it deals the same batches again."""
     random: dict[str, Any] | None = None
-    """Random states after the last update."""
+    """Random states after the last update: of the data and the upstream. Each lane has its own beside these."""
     seconds: float = 0.0
     """Time spent training, evaluations included."""
     accumulated: int = 0
@@ -49,7 +48,7 @@ class Position:
             "Epoch": self.epoch,
             "Batches": self.batches,
             "EpochRandom": self.epoch_random,
-            "Random": self.random,
+            "DataRandom": self.random,
             "Seconds": self.seconds,
         }
 
@@ -61,7 +60,7 @@ class Position:
             epoch=states.get("Epoch", 0),
             batches=states.get("Batches", 0),
             epoch_random=states.get("EpochRandom"),
-            random=states.get("Random"),
+            random=states.get("DataRandom"),
             seconds=states.get("Seconds", 0.0),
         )
 
@@ -72,7 +71,8 @@ class Trainer:
     Args:
         upstream: in eval mode and without gradients, unless ``args.upstream_trainable``.
         lanes: started with :meth:`Lane.start_training`.
-        args: the run's arguments.
+        upstream_trainable: whether the upstream is fine-tuned; there is one lane then.
+        data_seed: of evaluations.
         runner: the config's ``runner`` block.
         device: where the models are.
         position: where to begin.
@@ -82,14 +82,16 @@ class Trainer:
         self,
         upstream: nn.Module,
         lanes: Sequence[Lane],
-        args: RunArguments,
+        upstream_trainable: bool,
+        data_seed: int,
         runner: RunnerConfig,
         device: torch.device,
         position: Position,
     ) -> None:
         self.upstream = upstream
         self.lanes = lanes
-        self.args = args
+        self.upstream_trainable = upstream_trainable
+        self.data_seed = data_seed
         self.runner = runner
         self.device = device
         self.position = position
@@ -104,10 +106,10 @@ class Trainer:
         """Train until ``runner.total_steps`` updates are done.
 
         Raises:
-            UserError: a batch does not fit into the GPU's memory.
+            UserError: a batch does not fit into the GPU's memory, or no lane is left.
             DataError: an utterance cannot be read, or, where such are skipped, none can.
         """
-        self.upstream.train(self.args.upstream_trainable)
+        self.upstream.train(self.upstream_trainable)
         for lane in self.lanes:
             for module in lane.modules.values():
                 module.train()
@@ -142,7 +144,7 @@ class Trainer:
             if position.accumulated:
                 continue
             self._update(len(loader))
-            progress.set_postfix(loss=f"{sum(losses) / len(losses):.4f}", refresh=False)
+            progress.set_postfix(loss=" ".join(f"{loss:.4f}" for loss in losses), refresh=False)
             progress.update()
             if position.step == self.runner.total_steps:
                 return
@@ -156,70 +158,97 @@ class Trainer:
         """Forward and backward of every lane; the graph of one lane at a time."""
         losses = []
         try:
-            with self.autocast, torch.set_grad_enabled(self.args.upstream_trainable):
+            with self.autocast, torch.set_grad_enabled(self.upstream_trainable):
                 output = self.upstream(wavs)
-            for lane in self.lanes:
-                with self.autocast:
-                    loss = lane.loss(self.runner.train_dataloader, wavs, output, others, records=lane.records)
-                lane.batch_ids.append(batch_id)
-                lane.scaler.scale(loss / self.runner.gradient_accumulate_steps).backward()
-                losses.append(loss.item())
         except torch.OutOfMemoryError as error:
-            longest = max(len(wav) for wav in wavs) / 16000
-            raise UserError(
-                f"Out of GPU memory at step {self.position.step + 1} with {len(wavs)} utterances of up to "
-                f"{longest:.1f} s: lower the train_batch_size and raise runner.gradient_accumulate_steps by the same "
-                "factor, then continue with `-a`."
-            ) from error
+            raise self._out_of_memory(wavs) from error
+        for lane in self.living():
+            with lane.guard(self.position.step), lane.stream.use():
+                losses.append(self._lane_batch(lane, wavs, output, others))
+                lane.batch_ids.append(batch_id)
         return losses
+
+    def _lane_batch(self, lane: Lane, wavs: list[torch.Tensor], output: Any, others: list[Any]) -> float:
+        try:
+            with self.autocast:
+                loss = lane.loss(self.runner.train_dataloader, wavs, output, others, records=lane.records)
+            lane.scaler.scale(loss / self.runner.gradient_accumulate_steps).backward()
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory(wavs) from error
+        return loss.item()
+
+    def _out_of_memory(self, wavs: list[torch.Tensor]) -> UserError:
+        longest = max(len(wav) for wav in wavs) / 16000
+        return UserError(
+            f"Out of GPU memory at step {self.position.step + 1} with {len(wavs)} utterances of up to {longest:.1f} s: "
+            "lower the train_batch_size and raise runner.gradient_accumulate_steps by the same factor, then continue "
+            "with `-a`."
+        )
+
+    def living(self) -> list[Lane]:
+        """The lanes that have not failed.
+
+        Raises:
+            UserError: all have.
+        """
+        living = [lane for lane in self.lanes if lane.failed is None]
+        if not living:
+            raise UserError("Every lane has failed: " + "; ".join(f"{lane.name}: {lane.failed}" for lane in self.lanes))
+        return living
 
     def _update(self, batches: int) -> None:
         position, runner = self.position, self.runner
         position.step += 1
         step = position.step
-        for lane in self.lanes:
-            lane.update(step)
-        if step % runner.log_step == 0:
-            for lane in self.lanes:
-                lane.log_training(runner.train_dataloader, step, batches)
+        for lane in self.living():
+            with lane.guard(step), lane.stream.use():
+                lane.update(step)
+                if step % runner.log_step == 0:
+                    lane.log_training(runner.train_dataloader, step, batches)
         last = step == runner.total_steps
-        names: list[list[str]] = [[] for _ in self.lanes]
+        names: dict[Lane, list[str]] = {lane: [] for lane in self.lanes}
         if step % runner.eval_step == 0 or last:
             self._evaluate(names)
         if step % runner.save_step == 0 or last:
-            for lane_names in names:
+            for lane_names in names.values():
                 lane_names.append(f"states-{step}.ckpt")
         self._save(names)
 
-    def _evaluate(self, names: list[list[str]]) -> None:
+    def _evaluate(self, names: dict[Lane, list[str]]) -> None:
         for split in self.runner.eval_dataloaders:
+            lanes = self.living()
             evaluations = evaluate(
                 self.upstream,
-                self.lanes,
+                lanes,
                 split,
-                step=self.position.step,
-                seed=self.args.seed,
+                steps=[self.position.step] * len(lanes),
+                seed=self.data_seed,
                 device=self.device,
                 ratio=self.runner.evaluate_ratio,
             )
-            for lane, lane_names, evaluation in zip(self.lanes, names, evaluations, strict=True):
-                lane_names += evaluation.checkpoints
+            for lane, evaluation in zip(lanes, evaluations, strict=True):
+                if evaluation is None:
+                    continue
+                names[lane] += evaluation.checkpoints
                 # A best on test is for looking at, never for choosing; unless the task says so (SUPERB's SV).
                 selects_on_test = getattr(lane.head, "selects_on", None) == "test"
                 chosen = [name for name in evaluation.checkpoints if name.startswith("test") == selects_on_test]
                 lane.best = chosen[0] if chosen else lane.best
                 shown = ", ".join(f"{key} {value:.4f}" for key, value in evaluation.metrics.items())
-                log.info("Step %d, %s, %s: %s", self.position.step, lane.interface_name, split, shown)
+                log.info("Step %d, %s, %s: %s", self.position.step, lane.name, split, shown)
 
-    def _save(self, names: list[list[str]]) -> None:
-        if not any(names):
+    def _save(self, names: dict[Lane, list[str]]) -> None:
+        if not any(names.values()):
             return
         self.position.random = randomness.capture()
         self.position.seconds = time.monotonic() - self._began
-        shared = {**self.position.states(), "Args": self.args.to_dict()}
-        if self.args.upstream_trainable:
+        shared = self.position.states()
+        if self.upstream_trainable:
             shared["Upstream"] = self.upstream.state_dict()
-        for lane, lane_names in zip(self.lanes, names, strict=True):
-            if lane_names:
-                lane.save(lane_names, {**shared, "Config": lane.config, **lane.states()})
+        lanes = self.living()
+        for lane in lanes:
+            lane.save(names[lane], {**shared, "Args": lane.args.to_dict(), "Config": lane.config, **lane.states()})
+        # Not before all are written: who is killed in between finds every lane at the same step.
+        for lane in lanes:
+            lane.drop_old()
         self.position.random = None

@@ -207,7 +207,9 @@ def test_a_run_of_which_nothing_can_be_read_ends(tmp_path, monkeypatch):
 def test_an_interface_is_fitted_at_the_start_only(tmp_path, monkeypatch):
     """A checkpoint holds the fit."""
     fitted = []
-    monkeypatch.setattr(experiment, "fit_interface", lambda upstream, lane, device: fitted.append(lane.folder))
+    monkeypatch.setattr(
+        experiment, "fit_interfaces", lambda upstream, lanes, device: fitted.extend(lane.folder for lane in lanes)
+    )
     with monkeypatch.context() as stopped:
         stop_at(stopped, 7)
         with pytest.raises(StoppedError):

@@ -13,7 +13,7 @@ from s3prl_interfaces.results import read_result
 from s3prl_interfaces.runner import RunArguments, experiment, run
 from s3prl_interfaces.runner.checkpoint import load_checkpoint, step_checkpoints
 from s3prl_interfaces.runner.lane import Lane
-from s3prl_interfaces.runner.randomness import seed_everything
+from s3prl_interfaces.runner.randomness import Stream, capture, seed_everything
 from tests.runner.toys import DownstreamExpert, Upstream, toy_run
 
 
@@ -139,14 +139,16 @@ def test_an_update_is_the_plain_formula(tmp_path, clipping):
     seed_everything(1337)
     featurizer = InterfaceFeaturizer(upstream, upstream_device="cpu")
     head = DownstreamExpert(featurizer.output_dim, {}, tmp_path)
+    dropout = Stream(capture())
+    seed_everything(1337)  # the data's own random numbers
     loader = iter(head.get_dataloader("train"))
     for _ in range(2):
         wavs, labels, names = next(loader)
         with torch.no_grad():
             output = upstream(wavs)
-        loss = head(
-            "train", featurizer(wavs, output), labels, names, {k: [] for k in ("loss", "acc", "names", "predict")}
-        )
+        records = {k: [] for k in ("loss", "acc", "names", "predict")}
+        with dropout.use():
+            loss = head("train", featurizer(wavs, output), labels, names, records)
         (loss / 2).backward()
     parameters = [*featurizer.parameters(), *head.parameters()]
     norm = torch.sqrt(sum((parameter.grad**2).sum() for parameter in parameters))
