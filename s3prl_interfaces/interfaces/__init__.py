@@ -6,9 +6,10 @@ interface = build_interface("hconv", num_layers=13, feature_dim=768)
 features = interface(hidden_states)  # (batch, time, interface.output_dim)
 """
 
-from s3prl_interfaces.interfaces.base import Interface, NotFittedError
+from s3prl_interfaces.interfaces.base import Interface, LayerWeights, NotFittedError
 from s3prl_interfaces.interfaces.cls_pooling import CLSPooling
 from s3prl_interfaces.interfaces.concat import Concat
+from s3prl_interfaces.interfaces.cost import count_macs
 from s3prl_interfaces.interfaces.grouped_weighted_sum import GroupedWeightedSum
 from s3prl_interfaces.interfaces.hconv import HConv
 from s3prl_interfaces.interfaces.last_layer import LastLayer
@@ -34,11 +35,13 @@ __all__ = [
     "Interface",
     "InterfaceSpec",
     "LastLayer",
+    "LayerWeights",
     "NotFittedError",
     "PCAConcat",
     "SingleLayer",
     "WeightedSum",
     "build_interface",
+    "count_macs",
     "get_spec",
     "interface_options",
     "list_interfaces",

@@ -19,6 +19,7 @@ import functools
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -27,6 +28,31 @@ from torch import Tensor, nn
 
 class NotFittedError(RuntimeError):
     """An interface that has to be fitted was used before it was, or could not be fitted."""
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """How much of each layer an interface takes, where its own weights say so."""
+
+    what: str
+    """What the weights are, such as ``softmax weights``."""
+
+    rows: list[str]
+    """A name for each row: a group of layers, an attention head, ..."""
+
+    values: Tensor
+    """Shape (rows, L), at least float32, without gradient."""
+
+    frames: int | None = None
+    """Of how many frames this is the mean; None: the weights are the same for every input."""
+
+    def merged_with(self, other: "LayerWeights") -> "LayerWeights":
+        """The mean over the frames of both; of weights that are the same for every input, the other's."""
+        if self.frames is None or other.frames is None:
+            return other
+        frames = self.frames + other.frames
+        share = other.frames / max(frames, 1)
+        return replace(self, values=self.values + share * (other.values - self.values), frames=frames)
 
 
 class Interface(nn.Module, ABC):
@@ -103,6 +129,25 @@ class Interface(nn.Module, ABC):
         layers, lengths = self.prepare(hidden_states, lengths)
         dtype = functools.reduce(torch.promote_types, (layer.dtype for layer in layers))
         return self.combine(layers, lengths).to(dtype)
+
+    def layer_weights(
+        self,
+        hidden_states: Sequence[Tensor] | Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> LayerWeights | None:
+        """How much of each layer the interface takes, if it has weights that say so; by default None.
+
+        They are those of evaluation, without dropout, whatever the mode. With ``normalize`` they apply to the
+        normalised states.
+
+        Args:
+            hidden_states: As for :meth:`forward`; not needed where the weights are the same for every input.
+            lengths: Valid frames of each utterance, shape (B,); frames beyond do not count.
+
+        Raises:
+            ValueError: The weights depend on the hidden states, and there are none, or as for :meth:`forward`.
+        """
+        return None
 
     def prepare(
         self,
@@ -193,6 +238,20 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 def add_up(terms: Iterable[Tensor]) -> Tensor:
     """Sum tensors of one shape, one after the other, in at least float32; no more than two of them live."""
     return functools.reduce(operator.add, map(at_least_float32, terms))
+
+
+def valid_frames(layer: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return the frames (N, D) of a hidden state (B, T, D) that are not padding.
+
+    Raises:
+        ValueError: A length is negative or more than T.
+    """
+    if lengths is None:
+        return layer.flatten(0, 1)
+    frames = layer.shape[1]
+    if ((lengths < 0) | (lengths > frames)).any():
+        raise ValueError(f"`lengths` must be from 0 to the {frames} frames of a state, but are {lengths.tolist()}.")
+    return layer[torch.arange(frames, device=layer.device) < lengths[:, None]]
 
 
 def _check_lengths(lengths: Tensor | Sequence[int], batch_size: int, device: torch.device) -> Tensor:

@@ -15,12 +15,14 @@ feed-forward part runs on one token instead of L + 1. The result is the same. Ou
 in the parameters' dtype, which softmax and layer normalisation need when the states are in half precision.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from s3prl_interfaces.interfaces.base import Interface, check_int
+from s3prl_interfaces.interfaces.base import Interface, LayerWeights, at_least_float32, check_int, valid_frames
 from s3prl_interfaces.interfaces.registry import register_interface
 
 # CUDA's fused attention fails on larger batches (https://github.com/pytorch/pytorch/issues/142228).
@@ -86,9 +88,7 @@ class CLSPooling(Interface):
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Pool L states (B, T, D) to (B, T, D)."""
         batch_size, frames, dim = layers[0].shape
-        cls = self.cls.expand(batch_size, frames, dim)
-        # Every frame is a sequence of its own: (B * T, L + 1, D).
-        tokens = torch.stack([cls, *(state.to(cls.dtype) for state in layers)], dim=2).flatten(0, 1)
+        tokens = self._tokens(layers)
         layer = self.encoder_layer
         attended = torch.cat(
             [layer.self_attn(part[:, :1], part, part, need_weights=False)[0] for part in tokens.split(MOST_SEQUENCES)]
@@ -97,3 +97,34 @@ class CLSPooling(Interface):
         hidden = layer.dropout(layer.activation(layer.linear1(pooled)))
         pooled = layer.norm2(pooled + layer.dropout2(layer.linear2(hidden)))
         return pooled.reshape(batch_size, frames, dim)
+
+    def layer_weights(
+        self,
+        hidden_states: Sequence[Tensor] | Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> LayerWeights:
+        """The attention of CLS over the L layers, a row a head; the mean over the valid frames.
+
+        What a row lacks to 1 is the attention of CLS to itself; it is left out, not shared out among the layers.
+        """
+        if hidden_states is None:
+            raise ValueError("`hidden_states` must be given for cls_pooling: its attention depends on them.")
+        with torch.no_grad():
+            layers, lengths = self.prepare(hidden_states, lengths)
+            tokens = self._tokens([valid_frames(state, lengths) for state in layers])
+            attention = self.encoder_layer.self_attn
+            dim, heads = self.feature_dim, attention.num_heads
+            queries_and_keys = slice(0, 2 * dim)  # of the joint projection of queries, keys and values
+            weight, bias = attention.in_proj_weight[queries_and_keys], attention.in_proj_bias[queries_and_keys]
+            query = F.linear(self.cls, weight[:dim], bias[:dim]).unflatten(-1, (heads, -1))
+            keys = F.linear(tokens, weight[dim:], bias[dim:]).unflatten(-1, (heads, -1))
+            scores = torch.einsum("hd,nlhd->nhl", query, keys) / math.sqrt(dim // heads)
+            shares = at_least_float32(scores).softmax(-1)[..., 1:]
+        frames = len(tokens)
+        rows = [f"head {number}" for number in range(1, heads + 1)]
+        return LayerWeights("attention of CLS", rows, shares.sum(0) / max(frames, 1), frames)
+
+    def _tokens(self, layers: Sequence[Tensor]) -> Tensor:
+        """CLS before L states (B, T, D) or (N, D), each frame a sequence of its own: (frames, L + 1, D)."""
+        cls = self.cls.expand_as(layers[0])
+        return torch.stack([cls, *(state.to(cls.dtype) for state in layers)], dim=-2).flatten(0, -3)

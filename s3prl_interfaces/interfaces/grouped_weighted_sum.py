@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from s3prl_interfaces.interfaces.base import Interface, check_int
+from s3prl_interfaces.interfaces.base import Interface, LayerWeights, check_int
 from s3prl_interfaces.interfaces.registry import register_interface
-from s3prl_interfaces.interfaces.weighted_sum import weigh
+from s3prl_interfaces.interfaces.weighted_sum import softmax, weigh
 
 
 @register_interface("grouped_weighted_sum", paper="arXiv 2406.12209, Table 1: Grouped WS, K = 2, 3, 4", min_layers=2)
@@ -67,6 +67,19 @@ class GroupedWeightedSum(Interface):
             start = stop
         joined = torch.cat(sums, dim=-1)  # (B, T, K * D)
         return F.linear(joined, self.projection.weight.to(joined.dtype), self.projection.bias.to(joined.dtype))
+
+    def layer_weights(
+        self,
+        hidden_states: Sequence[Tensor] | Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> LayerWeights:
+        """The softmax weights of each group in a row, zero for the layers of the others.
+
+        They say nothing of how much the projection makes of each group.
+        """
+        rows = [f"group {number}" for number in range(1, len(self.weights) + 1)]
+        values = torch.block_diag(*(softmax(weights.detach()) for weights in self.weights))
+        return LayerWeights("softmax weights of each group", rows, values)
 
     def extra_repr(self) -> str:
         """Show the groups beside the sizes."""

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from s3prl_interfaces.interfaces.base import Interface, NotFittedError, check_int
+from s3prl_interfaces.interfaces.base import Interface, NotFittedError, check_int, valid_frames
 from s3prl_interfaces.interfaces.registry import register_interface
 
 
@@ -96,7 +96,7 @@ class PCAConcat(Interface):
             layers, lengths = self.prepare(hidden_states, lengths)
             if self._statistics is None:
                 self._statistics = _Statistics(self.num_layers, self.feature_dim, layers[0].device)
-            self._statistics.add([_valid_frames(layer, lengths) for layer in layers])
+            self._statistics.add([valid_frames(layer, lengths) for layer in layers])
 
     def finish_fit(self) -> None:
         """Make the projection from all batches seen, and forget them.
@@ -168,16 +168,6 @@ class _Statistics:
             scatter.addmm_(frames.T, frames).addr_(shift, shift, alpha=self.count * added / total)
             mean.add_(shift, alpha=added / total)
         self.count = total
-
-
-def _valid_frames(layer: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return the frames (N, D) of a hidden state (B, T, D) that are not padding."""
-    if lengths is None:
-        return layer.flatten(0, 1)
-    frames = layer.shape[1]
-    if ((lengths < 0) | (lengths > frames)).any():
-        raise ValueError(f"`lengths` must be from 0 to the {frames} frames of a state, but are {lengths.tolist()}.")
-    return layer[torch.arange(frames, device=layer.device) < lengths[:, None]]
 
 
 def _ask_again(module: PCAConcat, _: object) -> None:

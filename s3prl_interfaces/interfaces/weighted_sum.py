@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from s3prl_interfaces.interfaces.base import Interface, add_up, at_least_float32
+from s3prl_interfaces.interfaces.base import Interface, LayerWeights, add_up, at_least_float32
 from s3prl_interfaces.interfaces.registry import register_interface
 
 
@@ -44,9 +44,22 @@ class WeightedSum(Interface):
         """Sum L states (B, T, D) to (B, T, D)."""
         return weigh(layers, self.weights)
 
+    def layer_weights(
+        self,
+        hidden_states: Sequence[Tensor] | Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> LayerWeights:
+        """The softmax weights, in one row."""
+        return LayerWeights("softmax weights", ["all layers"], softmax(self.weights.detach())[None])
+
 
 def weigh(layers: Sequence[Tensor], weights: Tensor) -> Tensor:
     """Sum layers (B, T, D) by the softmax of as many weights, in at least float32."""
     # Weights of shape (1,), not (): those take part in type promotion, so products are not rounded either.
-    shares = at_least_float32(weights).softmax(dim=0).split(1)
+    shares = softmax(weights).split(1)
     return add_up(share * layer for share, layer in zip(shares, layers, strict=True))
+
+
+def softmax(weights: Tensor) -> Tensor:
+    """Shares that add up to 1, in at least float32, from weights of shape (L,)."""
+    return at_least_float32(weights).softmax(dim=0)
