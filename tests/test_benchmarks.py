@@ -1,9 +1,14 @@
 """The benchmarks run, on sizes that take a moment."""
 
+import contextlib
+import importlib
 import re
 import runpy
 import sys
 from pathlib import Path
+
+import pytest
+import torchaudio
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -19,3 +24,50 @@ def test_data(monkeypatch, capsys):
     ratios = [float(number) for number in re.findall(r"ratio: ([\d.]+)", shown)]
     assert len(ratios) == 3
     assert min(ratios) > 0
+
+
+def test_lanes(monkeypatch, capsys):
+    """With an upstream of three small layers in place of HuBERT Base."""
+
+    def small():
+        return torchaudio.models.wav2vec2_model(
+            extractor_mode="group_norm",
+            extractor_conv_layer_config=[(8, 10, 5), *[(8, 3, 2)] * 4, *[(8, 2, 2)] * 2],
+            extractor_conv_bias=False,
+            encoder_embed_dim=16,
+            encoder_projection_dropout=0.0,
+            encoder_pos_conv_kernel=8,
+            encoder_pos_conv_groups=2,
+            encoder_num_layers=3,
+            encoder_num_heads=2,
+            encoder_attention_dropout=0.0,
+            encoder_ff_interm_features=16,
+            encoder_ff_interm_dropout=0.0,
+            encoder_dropout=0.0,
+            encoder_layer_norm_first=False,
+            encoder_layer_drop=0.0,
+            aux_num_out=None,
+        )
+
+    benchmark = importlib.import_module("scripts.benchmark_lanes")
+    monkeypatch.setattr(torchaudio.models, "hubert_base", small)
+    monkeypatch.setattr(benchmark.multiprocessing, "get_context", lambda kind: Here())
+    flags = ["--lanes", "1", "3", "--batch", "2", "--seconds", "0.5", "--repeat", "2"]
+    monkeypatch.setattr(sys, "argv", ["benchmark_lanes.py", *flags])
+    benchmark.main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["lanes", "1", "3", "alone", "alone", "alone"]
+    assert lines[2][6:] == ["weighted_sum", "hconv", "grouped_weighted_sum"]
+    together, summed, ratio = map(float, lines[2][1:4])
+    assert ratio == pytest.approx(together / summed, abs=0.02) or together < 0.02
+    assert float(lines[1][5]) > 0
+
+
+class Here:
+    """Stands for a fresh process."""
+
+    def Pool(self, size):  # noqa: N802 (multiprocessing's name)
+        return contextlib.nullcontext(self)
+
+    def apply(self, function, arguments):
+        return function(*arguments)

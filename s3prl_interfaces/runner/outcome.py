@@ -18,6 +18,8 @@ from torch import nn
 from downstream_tasks.registry import canonical_name
 from downstream_tasks.score import Score
 from s3prl_interfaces.errors import ConfigError
+from s3prl_interfaces.featurizer import SAMPLE_RATE
+from s3prl_interfaces.interfaces import count_macs
 from s3prl_interfaces.results import Primary, RunResult, config_sha256, write_result
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.checkpoint import find_checkpoint, load_checkpoint, load_weights
@@ -96,6 +98,7 @@ def _result(
             "downstream": _trained_parameters([lane.head]),
             "upstream_trainable": _trained_parameters([upstream]) if args.upstream_trainable else 0,
         },
+        macs_per_second=_macs_per_second(lane),
         # The seconds of training are those of the whole run, not of the best step.
         seconds={"train": load_checkpoint(find_checkpoint(lane.folder))["Seconds"], "evaluate": seconds},
         peak_memory_bytes=_peak_memory(device),
@@ -184,6 +187,12 @@ def _upstream_name(args: RunArguments) -> str:
     if args.upstream_trainable:
         details.append("fine-tuned")
     return (args.upstream or "") + (f" ({', '.join(details)})" if details else "")
+
+
+def _macs_per_second(lane: Lane) -> int:
+    """Of the interface, 0 where the upstream gives one hidden state; at S3PRL's 16 kHz."""
+    interface = lane.featurizer.interface
+    return 0 if interface is None else count_macs(interface, round(SAMPLE_RATE / lane.featurizer.downsample_rate))
 
 
 def _trained_parameters(modules: Sequence[nn.Module]) -> int:

@@ -138,7 +138,7 @@ class Trainer:
         read = position.batches > 0
         for wavs, *others in batches:
             read = True
-            losses = self._micro_batch(to_device(wavs, self.device), others, position.batches)
+            losses = self.micro_batch(to_device(wavs, self.device), others, position.batches)
             position.batches += 1
             position.accumulated = (position.accumulated + 1) % self.runner.gradient_accumulate_steps
             if position.accumulated:
@@ -154,7 +154,7 @@ class Trainer:
         position.batches = 0
         position.epoch_random = None
 
-    def _micro_batch(self, wavs: list[torch.Tensor], others: list[Any], batch_id: int) -> list[float]:
+    def micro_batch(self, wavs: list[torch.Tensor], others: list[Any], batch_id: int) -> list[float]:
         """Forward and backward of every lane; the graph of one lane at a time."""
         losses = []
         try:

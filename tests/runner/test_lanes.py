@@ -35,6 +35,7 @@ def assert_like_solo(lane, solo):
     assert one.identity == other.identity
     assert one.config_sha256 == other.config_sha256
     assert one.parameters == other.parameters
+    assert one.macs_per_second == other.macs_per_second > 0
 
 
 @pytest.fixture

@@ -74,6 +74,11 @@ def test_leaves_what_the_design_says(tmp_path):
     # (3, 6 channels, kernel 5) -> L: 3 -> 1, 6 channels
     assert result.parameters["interface"] == 6 * 6 * 5 + 6
     assert result.parameters["downstream"] == 6 * 2 + 2
+    # One place of the kernel over three layers, two of whose five weights see padding: 50 frames a second.
+    assert result.macs_per_second == 50 * 3 * 6 * 6
+    chosen = result.selection
+    assert (chosen.name, chosen.split, chosen.value) == ("acc", "dev", result.metrics["dev"]["acc"])
+    assert result.learning_rate == 0.05
     correct = [line.split() for line in (folder / "test_predict.txt").read_text().splitlines()]
     assert sorted(name for name, _ in correct) == sorted(f"u{number}" for number in range(200, 209))
     accuracy = sum(int(name[1:]) % 2 == int(label) for name, label in correct) / 9
