@@ -114,10 +114,10 @@ class CLSPooling(Interface):
             tokens = self._tokens([valid_frames(state, lengths) for state in layers])
             attention = self.encoder_layer.self_attn
             dim, heads = self.feature_dim, attention.num_heads
-            queries_and_keys = slice(0, 2 * dim)  # of the joint projection of queries, keys and values
-            weight, bias = attention.in_proj_weight[queries_and_keys], attention.in_proj_bias[queries_and_keys]
-            query = F.linear(self.cls, weight[:dim], bias[:dim]).unflatten(-1, (heads, -1))
-            keys = F.linear(tokens, weight[dim:], bias[dim:]).unflatten(-1, (heads, -1))
+            query_weight, key_weight, _ = attention.in_proj_weight.chunk(3)
+            query = F.linear(self.cls, query_weight, attention.in_proj_bias[:dim]).unflatten(-1, (heads, -1))
+            # Without their bias, which adds the same to all scores.
+            keys = F.linear(tokens, key_weight).unflatten(-1, (heads, -1))
             scores = torch.einsum("hd,nlhd->nhl", query, keys) / math.sqrt(dim // heads)
             shares = at_least_float32(scores).softmax(-1)[..., 1:]
         frames = len(tokens)

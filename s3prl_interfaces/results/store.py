@@ -1,14 +1,14 @@
 """Writing, reading and finding ``results.json``."""
 
-import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from s3prl_interfaces.errors import ResultError
+from s3prl_interfaces.results.files import write_whole
 from s3prl_interfaces.results.record import RunResult
 
 RESULT_FILE = "results.json"
@@ -29,22 +29,11 @@ def write_result(path: str | os.PathLike[str], result: RunResult) -> None:
         ResultError: The result is not valid or could not be written.
     """
     path = Path(path)
-    # The process id keeps two processes apart; a name of our own, unlike `tempfile`'s, honours the umask.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         result.validate()
-        text = json.dumps(result.to_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # Only a rename within one folder is atomic.
-        temporary.replace(path)
+        write_whole(path, json.dumps(result.to_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     except (OSError, TypeError, ValueError) as error:
         raise ResultError(f"Could not write the result {path}: {error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def read_result(path: str | os.PathLike[str]) -> RunResult:
@@ -84,12 +73,35 @@ def find_results(places: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises:
         ResultError: A place does not exist, or there is no result in any.
     """
-    searched = [Path(place) for place in places]
+    places = list(places)
+    found = search(places, lambda folder: (folder / RESULT_FILE).is_file())
+    if not found:
+        raise ResultError(
+            f"{nothing_below(places)}. A run writes it when its evaluation is done: finish a run, or give another "
+            "folder."
+        )
+    return found
+
+
+def nothing_below(places: Iterable[str | os.PathLike[str]]) -> str:
+    """Say that there is no result, as the beginning of an error."""
+    return f"There is no {RESULT_FILE} in or below {', '.join(str(Path(place)) for place in places) or 'no folder'}"
+
+
+def search(places: Iterable[str | os.PathLike[str]], is_wanted: Callable[[Path], bool]) -> list[Path]:
+    """Find the folders that are wanted, as :func:`find_results`.
+
+    Returns:
+        The paths that ``results.json`` has in the folders (whether it is there or not), and ``places`` that are files.
+
+    Raises:
+        ResultError: A place does not exist.
+    """
     found: dict[Path, Path] = {}
     visited: set[Path] = set()
-    for place in searched:
+    for place in map(Path, places):
         if place.is_dir():
-            files = sorted(_walk(place, visited))
+            files = sorted(folder / RESULT_FILE for folder in _walk(place, visited) if is_wanted(folder))
         elif place.is_file():
             files = [place]
         else:
@@ -99,54 +111,18 @@ def find_results(places: Iterable[str | os.PathLike[str]]) -> list[Path]:
             )
         for file in files:
             found.setdefault(file.resolve(), file)
-    if not found:
-        raise ResultError(
-            f"There is no {RESULT_FILE} in or below {', '.join(map(str, searched)) or 'no folder'}. "
-            "A run writes it when its evaluation is done: finish a run, or give another folder."
-        )
     return list(found.values())
 
 
-def load_results(places: Iterable[str | os.PathLike[str]]) -> list[RunResult]:
-    """Read every result in and below the given places, and keep one of each run.
-
-    Of results of the same run (task, upstream, interface, options, seed, fold) the file that was modified
-    last is kept, and a warning names both files.
-
-    Raises:
-        ResultError: As :func:`find_results` and :func:`read_result`.
-    """
-    return list(_newest_of_each({path: read_result(path) for path in find_results(places)}))
-
-
-def _newest_of_each(found: Mapping[Path, RunResult]) -> Iterator[RunResult]:
-    kept: dict[tuple[object, ...], Path] = {}
-    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns):
-        result = found[path]
-        older = kept.get(result.identity)
-        if older is not None:
-            logger.warning(
-                "Two results of the same run (%s, %s, %s, seed %d): %s is used because it is newer, %s is "
-                "ignored. Move one of them away to silence this.",
-                result.task, result.upstream, result.label, result.seed, path, older,
-            )  # fmt: skip
-        kept[result.identity] = path
-    # In the order of the search, so that nothing but the choice depends on times.
-    chosen = set(kept.values())
-    return (result for path, result in found.items() if path in chosen)
-
-
 def _walk(directory: Path, visited: set[Path]) -> Iterator[Path]:
-    for folder, subfolders, files in os.walk(directory, followlinks=True, onerror=_warn):
-        here = Path(folder)
-        real = here.resolve()
+    for folder, subfolders, _ in os.walk(directory, followlinks=True, onerror=_warn):
+        real = Path(folder).resolve()
         if real in visited:
             # A link back up would never end.
             subfolders.clear()
             continue
         visited.add(real)
-        if RESULT_FILE in files:
-            yield here / RESULT_FILE
+        yield Path(folder)
 
 
 def _warn(error: OSError) -> None:

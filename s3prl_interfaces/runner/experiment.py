@@ -84,7 +84,7 @@ def run(args: RunArguments) -> None:
     # Lanes that stand at one step share the upstream; one that was added later, or has died and is tried again, goes on
     # by itself.
     for group in _groups(todo):
-        experiment = _build(group)
+        experiment = build(group)
         for lane in experiment.lanes:
             lane.has_company = len(plans) > 1
         {"train": _train, "evaluate": _evaluate, "inference": _infer}[mode](experiment)
@@ -143,7 +143,7 @@ def load_experiment(checkpoint: str | Path, *, device: str = "auto", override: s
         plans = make_plans(asked)
         if len(plans) > 1:
             raise ConfigError(f"{checkpoint} holds {len(plans)} lanes: give the folder of one of them.")
-        experiment = _build(plans)
+        experiment = build(plans)
     return TrainedModel(experiment.upstream, experiment.lanes[0], experiment.device)
 
 
@@ -185,7 +185,7 @@ def _runner(plan: Plan) -> RunnerConfig:
     return check_blocks(plan.config, strict=is_ours(plan.args.downstream or ""))
 
 
-def _build(plans: Sequence[Plan]) -> Experiment:
+def build(plans: Sequence[Plan]) -> Experiment:
     """The upstream, and the lanes of plans that share it."""
     args, runner = plans[0].args, _runner(plans[0])
     for plan in plans[1:]:

@@ -165,6 +165,7 @@ class PlugIn(Interface):
 
     def combine(self, layers, lengths):
         assert not any(module.training for module in self.modules())
+        assert not torch.is_grad_enabled()
         assert lengths.tolist() == [7]
         return self.function(torch.stack(list(layers)), *self.parts)
 
@@ -212,6 +213,11 @@ def test_modules_of_pytorch(module, expected):
         return result[0] if isinstance(result, tuple) else result
 
     assert count_macs(PlugIn(call, module), 7) == 7 * expected
+
+
+def test_the_states_have_the_dtype_of_the_weights():
+    interface = PlugIn(lambda stack, part: part(stack[0]), nn.Linear(12, 5)).double()
+    assert count_macs(interface, 7) == 7 * 12 * 5
 
 
 def test_an_interface_that_draws_leaves_the_random_state():

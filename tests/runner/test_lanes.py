@@ -100,6 +100,21 @@ def test_the_data_seed_is_the_seed_of_the_data_alone(tmp_path, monkeypatch):
     assert dealt[1, 2][1] == dealt[1, 1][1] != dealt[3, 1][1]
 
 
+def test_an_expert_is_told_the_seed_of_the_data(tmp_path, monkeypatch):
+    """Our experts deal their batches by it."""
+    told = []
+    build = DownstreamExpert.__init__
+
+    def spying(self, *sizes, seed, **others):
+        told.append(seed)
+        build(self, *sizes, **others)
+
+    monkeypatch.setattr(DownstreamExpert, "__init__", spying)
+    toy_run(tmp_path / "solo", seed=2, data_seed=5)
+    toy_run(tmp_path / "lanes", seeds=[1, 2], seed=7)
+    assert told == [5, 7, 7]
+
+
 def test_normalize_both_makes_every_lane_twice(tmp_path):
     folder = toy_run(tmp_path, interface=["weighted_sum", "concat"], normalize="both")
     results = {path.parent.name: read_result(path) for path in folder.glob("*/results.json")}
