@@ -6,9 +6,13 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s3prl_interfaces import __version__
 from s3prl_interfaces.errors import UserError
+
+if TYPE_CHECKING:
+    from s3prl_interfaces.results.published import Published
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +36,16 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="s3prl-interfaces", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_run, _add_list, _add_prepare, _add_mini_superb, _add_leaderboard, _add_features):
+    for add in (
+        _add_run,
+        _add_list,
+        _add_prepare,
+        _add_mini_superb,
+        _add_leaderboard,
+        _add_layers,
+        _add_report,
+        _add_features,
+    ):
         add(commands)
     return parser
 
@@ -242,15 +255,92 @@ def _add_leaderboard(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--baseline", default=DEFAULT_BASELINE, metavar="INTERFACE", help="differences are to it")
     parser.add_argument("--format", default="table", choices=FORMATS)
+    _add_published(parser)
     parser.set_defaults(command=_leaderboard)
 
 
-def _leaderboard(options: argparse.Namespace) -> None:
-    from s3prl_interfaces.results import build_leaderboard, load_results, render_leaderboard
+def _add_published(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--published",
+        nargs="?",
+        const="",
+        type=_yaml_file,
+        metavar="FILE.yaml",
+        help="show published figures below the measured ones; those of a file of your own too",
+    )
 
-    board = build_leaderboard(load_results(options.dirs), options.baseline)
+
+def _yaml_file(text: str) -> str:
+    if text and not text.endswith((".yaml", ".yml")):  # a folder after the flag is a folder to compare
+        raise argparse.ArgumentTypeError(f"must be a YAML file, but is {text!r}: give the folders first")
+    return text
+
+
+def _published(options: argparse.Namespace) -> "list[Published]":
+    from s3prl_interfaces.results import load_published
+
+    published = [] if options.published is None else [*load_published()]
+    if options.published:
+        published += load_published(Path(options.published))
+    return published
+
+
+def _leaderboard(options: argparse.Namespace) -> None:
+    from s3prl_interfaces.results import add_comparisons, build_leaderboard, load_runs, render_leaderboard
+
+    board = add_comparisons(build_leaderboard(load_runs(options.dirs), options.baseline, _published(options)))
+    if options.format == "csv":  # the other formats list them
+        for problem in board.problems:
+            log.warning("Not counted: %s: %s", problem.folder, problem.text)
     in_terminal = sys.stdout.isatty()
     sys.stdout.write(render_leaderboard(board, options.format, color=in_terminal).rstrip("\n") + "\n")
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from s3prl_interfaces.results import DEFAULT_BASELINE
+
+    parser = commands.add_parser("report", help="write one page about the runs below one or more folders")
+    parser.description = (
+        "Write one HTML page that opens without a network: the leaderboard, learning curves, and what each interface "
+        "looks at (from what `s3prl-interfaces layers` leaves in the runs' folders)."
+    )
+    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
+    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="HTML")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write every figure there too, as PNG and SVG")
+    parser.add_argument("--baseline", default=DEFAULT_BASELINE, metavar="INTERFACE", help="differences are to it")
+    _add_published(parser)
+    parser.set_defaults(command=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from s3prl_interfaces.results.report import write_report
+
+    write_report(options.dirs, options.output, options.figures, options.baseline, _published(options))
+    sys.stdout.write(f"{options.output}\n")
+
+
+def _add_layers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("layers", help="find out what the interfaces of finished runs look at")
+    parser.description = (
+        "Score every finished run below the folders once more on the split that chose its weights, each time with one "
+        "layer replaced by a mean over time, and write layers.json beside results.json, for `report`."
+    )
+    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--mean-over",
+        choices=("split", "utterance"),
+        default="split",
+        help="the mean over all frames of the split, or each utterance's own, which keeps what a layer says of the "
+        "utterance as a whole; default split",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.set_defaults(command=_layers)
+
+
+def _layers(options: argparse.Namespace) -> None:
+    from s3prl_interfaces.runner.layers import look_at_layers
+
+    look_at_layers(options.dirs, device=options.device, mean_over=options.mean_over)
 
 
 def _add_features(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -336,3 +336,39 @@ def test_leaderboard_options(baseline, differences, results, capsys):
     printed = json.loads("\n".join(out(capsys, "leaderboard", *folders, "--format", "json", *baseline)))
     (table,) = printed["tables"]
     assert {row["label"]: row["cells"][0]["difference"] for row in table["rows"]} == pytest.approx(differences)
+
+
+def test_leaderboard_significance_is_tried(results, capsys):
+    """These runs left no predictions: that is said, and the table is there."""
+    (table,) = json.loads("\n".join(out(capsys, "leaderboard", str(results), "--format", "json")))["tables"]
+    (note,) = table["notes"]
+    assert note.startswith("ic: differences are not tested. ")
+    assert "evaluate the run again" in note
+
+
+def test_leaderboard_published(results, tmp_path, capsys):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("[{upstream: Tiny, names: [tiny], source: Me, scores: {ic: {acc: 12.34}}}]")
+    sources = {}
+    for flags in ((), ("--published",), ("--published", str(mine))):
+        (table,) = json.loads("\n".join(out(capsys, "leaderboard", str(results), "--format", "json", *flags)))["tables"]
+        sources[len(flags)] = [row["label"] for row in table["published"]]
+    assert sources == {0: [], 1: ["FBANK", "best of 2021"], 2: ["FBANK", "best of 2021", "Tiny"]}
+
+
+def test_leaderboard_published_takes_no_folder(results, capsys):
+    with pytest.raises(SystemExit):
+        main(["leaderboard", "--published", str(results)])
+    assert "must be a YAML file" in capsys.readouterr().err
+
+
+def test_leaderboard_csv_says_what_it_leaves_out(results, capsys, caplog):
+    (results / "half").mkdir()
+    (results / "half" / "states-10.ckpt").touch()
+    lines = out(capsys, "leaderboard", str(results), "--format", "csv")
+    assert len(lines) == 3
+    assert f"Not counted: {results / 'half'}: not finished, step 10" in caplog.text
+    caplog.clear()
+    table = "\n".join(out(capsys, "leaderboard", str(results), "--format", "markdown"))
+    assert "not finished, step 10" in table
+    assert "Not counted" not in caplog.text

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from s3prl_interfaces.results import Primary, RunResult
+from s3prl_interfaces.results import Found, Primary, Run, RunResult, build_leaderboard
 
 
 @pytest.fixture
@@ -19,5 +21,27 @@ def make_result():
             "config_sha256": "a" * 64,
         }
         return RunResult(**{**values, **fields})
+
+    return make
+
+
+@pytest.fixture
+def board():
+    """Build a leaderboard from results that stand in no folder."""
+
+    def make(results, *arguments, **options):
+        runs = tuple(Run(Path(f"nowhere/{number}"), result) for number, result in enumerate(results))
+        return build_leaderboard(Found(runs, ()), *arguments, **options)
+
+    return make
+
+
+@pytest.fixture
+def table(board):
+    """Build the only table of a leaderboard."""
+
+    def make(results, *arguments, **options):
+        (only,) = board(results, *arguments, **options).tables
+        return only
 
     return make

@@ -12,6 +12,8 @@ import yaml
 from downstream_tasks.registry import TASKS
 from s3prl_interfaces import load_experiment
 from s3prl_interfaces.cli import main, run_downstream
+from s3prl_interfaces.results import read_result
+from s3prl_interfaces.results.predictions import read_scores
 from tests.runner.toys import Upstream
 from tests.tasks.mini import CORPORA, lay_out
 
@@ -87,6 +89,8 @@ def test_the_result_says_what_was_done(task, folder):
     assert result["protocol"] == PROTOCOLS[task]
     assert np.isfinite(result["primary"]["value"])
     assert result["counts"][result["primary"]["split"]] > 0
+    # The predictions on disk give the score, utterance by utterance, so that runs can be compared.
+    assert read_scores(read_result(folder / "run" / "results.json"), folder / "run") is not None
 
 
 def test_an_evaluation_of_the_checkpoint_gives_the_results_again(task, folder, monkeypatch):
