@@ -142,7 +142,8 @@ def _continue(given: RunArguments, place: Path) -> Plan:
         args.expname, args.expdir = given.expname, given.expdir
     config = states["Config"]
     _refuse_another_run(given, args, config, path)
-    log.info("Continue from %s (step %d) with its config; `-o` changes it.", path, states["Step"])
+    doing = "Continue from" if given.mode == "train" else "Load"
+    log.info("%s %s (step %d) with its config; `-o` changes it.", doing, path, states["Step"])
     args, config = settle(args, config, args.interface[0] if args.interface else None)
     return Plan(_with_task(args, config), config, Start(path, states, continued=True))
 
