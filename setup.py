@@ -11,9 +11,11 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "s3prl_interfaces" / "__ini
 EXTRAS = {
     "beam": ["flashlight-text==0.0.7"],  # its wheels bring KenLM along
     "mini": ["espeakng-loader==0.2.4"],  # the mini-SUPERB corpora are checked by hash, so the voice is pinned
+    "report": ["matplotlib>=3.8"],
     "test": [
         "flashlight-text==0.0.7",
         "hypothesis>=6.100",
+        "matplotlib>=3.8",
         "mypy==2.4.1",
         "pytest>=8",
         "ruff==0.17.6",
@@ -41,7 +43,7 @@ setup(
         "s3prl_interfaces.configs.mini.quick",
     ],
     package_dir={"s3prl_interfaces.configs": "configs"},
-    package_data={"": ["*.yaml", "py.typed"]},
+    package_data={"": ["*.css", "*.yaml", "py.typed"]},
     # torch and torchaudio are pinned together: neither's metadata says which other it can be imported with, and the
     # newest of each cannot be.
     install_requires=[

@@ -50,6 +50,8 @@ def test_the_wheel_has_all_that_is_needed(site):
     assert {
         "s3prl_interfaces/py.typed",
         "s3prl_interfaces/configs/interface/hconv.yaml",
+        "s3prl_interfaces/results/report/page.css",
+        "s3prl_interfaces/results/published.yaml",
         *(f"s3prl_interfaces/configs/{task.name}.yaml" for task in TASKS),
         *(f"s3prl_interfaces/configs/mini/{task.name}.yaml" for task in TASKS),
         *(f"s3prl_interfaces/configs/mini/quick/{task.name}.yaml" for task in TASKS),
@@ -111,7 +113,7 @@ def test_readme_commands():
 
     commands = [line.split("#")[0].strip() for text in blocks("bash") for line in text.replace("\\\n", "").split("\n")]
     commands = [command.split() for command in commands if command]
-    assert len(commands) == 8
+    assert len(commands) == 9
     for program, *arguments in commands:
         if program == "bash":
             assert (ROOT / arguments[0]).is_file()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from downstream_tasks.ic import expert as ic
 from downstream_tasks.registry import TASKS, load_expert
 from s3prl_interfaces.cli import run_downstream
 from s3prl_interfaces.results import read_result
@@ -75,6 +76,18 @@ def test_stopped_lanes_are_what_uninterrupted_solo_runs_are(train, tmp_path, mon
             assert (lane / file).read_bytes() == (solo / file).read_bytes()
     if train.task == "asr":
         assert load_checkpoint(lane / "states-9.ckpt")["Config"]["specaug"]["apply_time_warp"]
+
+
+def test_the_corpus_is_read_once_for_all_lanes(request, tmp_path, monkeypatch):
+    lay_out("ic", request, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    read, reads = ic._read_corpus, []
+    monkeypatch.setattr(ic, "_read_corpus", lambda data: reads.append(data) or read(data))
+    steps = "config.runner.total_steps=1"
+    flags = ["-m", "train", "-d", "ic", "-u", f"{__name__}:build", "-p", "run", "--device", "cpu", "-o", steps]
+    configs = ["configs/ic.yaml", "configs/mini/ic.yaml"]
+    assert run_downstream([*flags, "-c", *configs, "--interface", "weighted_sum", "concat", "last_layer"]) == 0
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize("task", [task.name for task in TASKS])
