@@ -63,6 +63,29 @@ def test_lanes_are_what_they_would_be_alone(tmp_path, passes):
     assert together == len(passes) + 2
 
 
+def test_also_where_a_head_draws_random_numbers_in_an_evaluation(tmp_path, monkeypatch):
+    forward = DownstreamExpert.forward
+
+    def noisy(self, split, features, *others, **kwargs):
+        noise = 2 * torch.rand(())
+        return forward(self, split, [noise * feature for feature in features], *others, **kwargs)
+
+    monkeypatch.setattr(DownstreamExpert, "forward", noisy)
+    folder = toy_run(tmp_path / "lanes", interface=THREE)
+    for text, name in zip(THREE, FOLDERS, strict=True):
+        assert_like_solo(folder / name, toy_run(tmp_path / name, interface=[text]))
+
+
+def test_interfaces_that_are_fitted_are_fitted_in_one_pass(tmp_path, passes):
+    lanes = ["pca_concat", "weighted_sum", "pca_concat:normalize=true"]
+    folder = toy_run(tmp_path / "lanes", interface=lanes)
+    together = sum(passes)
+    for text, name in zip(lanes, ["pca_concat", "weighted_sum", "pca_concat-normalize=true"], strict=True):
+        del passes[:]
+        assert_like_solo(folder / name, toy_run(tmp_path / name, interface=[text]))
+    assert together == sum(passes) + 2
+
+
 def test_seeds_and_learning_rates_are_lanes_too(tmp_path, passes):
     folder = toy_run(tmp_path / "lanes", seeds=[1, 2], lr=[0.1, 0.01], seed=5)
     together = len(passes)
@@ -167,7 +190,8 @@ def test_stopped_lanes_end_as_if_they_had_not_been_stopped(tmp_path, monkeypatch
         assert [path.name for path in step_checkpoints(stopped / name)] == ["states-12.ckpt"]
 
 
-def test_a_kill_between_two_lanes_checkpoints_leaves_them_at_one_step(tmp_path, monkeypatch, passes):
+@pytest.mark.parametrize("by_folder", [False, True])
+def test_a_kill_between_two_lanes_checkpoints_leaves_them_at_one_step(tmp_path, monkeypatch, passes, by_folder):
     changes = {"runner": {"save_step": 3, "max_keep": 1}}
     whole = toy_run(tmp_path / "whole", changes, interface=THREE)
     save = Lane.save
@@ -182,7 +206,11 @@ def test_a_kill_between_two_lanes_checkpoints_leaves_them_at_one_step(tmp_path, 
         with pytest.raises(KilledError):
             toy_run(tmp_path / "stopped", changes, interface=THREE)
     del passes[:]
-    stopped = toy_run(tmp_path / "stopped", changes, interface=THREE, auto_resume=True)
+    stopped = tmp_path / "stopped/run"
+    if by_folder:
+        toy_run(tmp_path, past_exp=str(stopped))
+    else:
+        toy_run(tmp_path / "stopped", changes, interface=THREE, auto_resume=True)
     again = len(passes)
     for name in FOLDERS:
         assert_same(weights(stopped / name), weights(whole / name))
@@ -207,6 +235,35 @@ def test_lanes_can_be_added_and_finished_ones_stay(tmp_path):
     assert yaml.safe_load((folder / "lanes.yaml").read_text()) == FOLDERS
     toy_run(tmp_path, past_exp=str(folder), override="config.runner.total_steps=15")
     assert [load_checkpoint(folder / name / "states-15.ckpt")["Step"] for name in FOLDERS] == [15] * 3
+
+
+def test_a_lane_that_is_added_to_a_stopped_run_begins_at_its_beginning(tmp_path, monkeypatch):
+    update = Lane.update
+
+    def dies(self, step):
+        if step == 8:
+            raise KilledError
+        update(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lane, "update", dies)
+        with pytest.raises(KilledError):
+            toy_run(tmp_path, interface=THREE[:2])
+    folder = toy_run(tmp_path, interface=THREE, auto_resume=True)
+    for text, name in zip(THREE, FOLDERS, strict=True):
+        solo = toy_run(tmp_path / name, interface=[text])
+        assert_same(weights(folder / name), weights(solo))
+        assert read_result(folder / name / "results.json").metrics == read_result(solo / "results.json").metrics
+
+
+def test_lanes_with_other_steps_do_not_go_side_by_side(tmp_path):
+    folder = toy_run(tmp_path, interface=THREE[:2])
+    toy_run(
+        tmp_path, past_exp=str(folder / FOLDERS[0]), override="config.runner.log_step=3,,config.runner.total_steps=15"
+    )
+    toy_run(tmp_path, past_exp=str(folder / FOLDERS[1]), override="config.runner.total_steps=15")
+    with pytest.raises(ConfigError, match="has another `runner` block than"):
+        toy_run(tmp_path, past_exp=str(folder), override="config.runner.total_steps=18")
 
 
 def test_a_lane_can_be_continued_alone(tmp_path):
