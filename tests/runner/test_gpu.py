@@ -49,3 +49,15 @@ def test_a_run_continues_on_the_gpu(tmp_path):
     folder = toy_run(tmp_path, device="cuda")
     toy_run(tmp_path, past_exp=str(folder), device="cuda", override="config.runner.total_steps=15")
     assert load_checkpoint(folder / "states-15.ckpt")["Step"] == 15
+
+
+def test_lanes_on_the_gpu_are_what_they_would_be_alone(tmp_path):
+    """To rounding: only the CPU promises bits."""
+    lanes = {"weighted_sum": "weighted_sum", "cls_pooling-dropout=0.3": "cls_pooling:dropout=0.3"}
+    folder = toy_run(tmp_path / "lanes", interface=[*lanes.values()], device="cuda")
+    for name, text in lanes.items():
+        solo = toy_run(tmp_path / name, interface=[text], device="cuda")
+        one, other = (load_checkpoint(place / "states-12.ckpt") for place in (folder / name, solo))
+        for part in ("Featurizer", "Downstream"):
+            for key, value in one[part].items():
+                torch.testing.assert_close(value, other[part][key], atol=1e-4, rtol=1e-4)
