@@ -52,8 +52,21 @@ def _compare_table(table: Table, baseline: str, progress: tqdm) -> Table:
         if column.is_primary:
             comparisons, column_notes = _compare_column(index, column, rows, baseline, progress)
             rows = _with(rows, index, comparisons)
-            notes += column_notes
+            notes += column_notes + _spread_notes(column, [row.cells[index] for row in rows], rows, baseline)
     return replace(table, rows=tuple(rows), notes=tuple(notes))
+
+
+def _spread_notes(column: Column, cells: Sequence[Cell | None], rows: Sequence[Row], baseline: str) -> list[str]:
+    """Say which significant differences are smaller than the spread over seeds: the test knows of utterances alone."""
+    spreads = {row.label: cell.std or 0.0 for row, cell in zip(rows, cells, strict=True) if cell is not None}
+    return [
+        f"{column.heading}: {row.label} differs from {baseline} significantly over these utterances, but by less than "
+        "one of the two varies over its seeds (±): more seeds may turn it round."
+        for row, cell in zip(rows, cells, strict=True)
+        if cell is not None
+        and cell.is_significant
+        and abs(cell.difference or 0.0) < max(spreads[row.label], spreads.get(baseline, 0.0))
+    ]
 
 
 def _compare_column(

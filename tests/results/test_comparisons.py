@@ -96,6 +96,25 @@ def test_seeds_and_folds_go_together(make_run):
     assert cell.comparison == compare(*sides)
 
 
+def test_a_difference_below_the_spread_of_the_seeds_is_noted(make_run):
+    """Significant over utterances, and yet another seed may turn it round."""
+    runs = [make_run(LOW, "a", seed=1), make_run(LOW, "b", seed=2)]
+    steady = [make_run(HIGH, "c", seed=1, interface="hconv"), make_run(HIGH, "d", seed=2, interface="hconv")]
+    wild = [
+        make_run(HIGH, "e", seed=1, interface="concat"),
+        make_run("10" * 45 + "0" * 10, "f", seed=2, interface="concat"),
+    ]
+    table = _compare(*runs, *steady, *wild)
+    cells = _cells(table)
+    assert cells["hconv"].is_significant
+    assert cells["concat"].is_significant
+    assert cells["concat"].std > cells["concat"].difference > 0
+    (note,) = table.notes
+    assert note.startswith("ks: concat differs from weighted_sum significantly over these utterances, but by less than")
+    (turned,) = _compare(*runs, *wild, baseline="concat").notes
+    assert turned.startswith("ks: weighted_sum differs from concat")
+
+
 def test_another_baseline(make_run):
     runs = [make_run(LOW, "a"), make_run(HIGH, "b", interface="hconv")]
     cells = _cells(_compare(*runs, baseline="hconv"))
