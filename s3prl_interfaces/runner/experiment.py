@@ -74,10 +74,10 @@ def run(args: RunArguments) -> None:
     if mode not in MODES:
         raise ConfigError(f"`-m` must be one of {', '.join(MODES)}, but is {mode!r}.")
     todo = [plan for plan in plans if mode != "train" or not _is_done(plan)]
+    folder = plans[0].args.folder if len(plans) == 1 else plans[0].args.folder.parent
     if not todo:
-        log.info("%s holds the finished run already; there is nothing left to do.", args.folder)
+        log.info("%s holds the finished run already; there is nothing left to do.", folder)
     if len(plans) > 1 and mode == "train":
-        folder = plans[0].args.folder.parent
         _make_folder(folder)
         write_lanes(folder, [plan.args.folder.name for plan in plans])
     failed = []

@@ -155,8 +155,13 @@ def _with_task(args: RunArguments, config: Mapping[str, Any]) -> RunArguments:
 
 def _refuse_another_run(given: RunArguments, stored: RunArguments, config: dict[str, Any], path: Path) -> None:
     """A checkpoint's arguments win; but who names another model or task would believe to have it."""
-    interface = interface_block(config)[0] or DEFAULT_INTERFACE
-    asked_interface = parse_interface(given.interface[0])[0] if given.interface else None
+    name, options = interface_block(config)
+    interface = (name or DEFAULT_INTERFACE, options)
+    asked_interface = None
+    if given.interface:
+        asked_name, asked_options = parse_interface(given.interface[0])
+        asked_interface = (asked_name, {**options, **asked_options} if asked_name == interface[0] else asked_options)
+    normalizes = "on" if options.get("normalize") else "off"
     for flag, asked, kept in (
         ("-u", given.upstream, stored.upstream),
         (
@@ -165,8 +170,20 @@ def _refuse_another_run(given: RunArguments, stored: RunArguments, config: dict[
             canonical_name(stored.downstream or "", config),
         ),
         ("--interface", asked_interface, interface),
+        ("--normalize", given.normalize, normalizes),
+        ("--seeds", given.seeds, [stored.seed]),
+        ("--lr", given.lr, [(config.get("optimizer") or {}).get("lr")]),
     ):
         if asked and asked != kept:
             raise ConfigError(
-                f"{path} is of a run with `{flag} {kept}`, not {asked}: leave `{flag}` out, or start another run."
+                f"{path} is of a run with `{flag} {_told(kept)}`, not {_told(asked)}: leave `{flag}` out, or start "
+                "another run."
             )
+
+
+def _told(value: Any) -> str:
+    """A value of a flag as one writes it."""
+    if isinstance(value, tuple):
+        name, options = value
+        return name + (":" + ",".join(f"{key}={option}" for key, option in options.items()) if options else "")
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -174,6 +174,16 @@ def test_finished_runs_are_neither_repeated_nor_overwritten(tmp_path, caplog):
     assert before == ((folder / "results.json").read_bytes(), (folder / "states-12.ckpt").stat().st_mtime_ns)
 
 
+def test_the_same_run_is_continued_whatever_flags_say_it_again(tmp_path, caplog):
+    folder = toy_run(tmp_path, interface=["hconv:kernel_size=3"], normalize="on", seeds=[5], lr=[0.1])
+    with caplog.at_level(logging.INFO):
+        again = {"normalize": "on", "seeds": [5], "lr": [0.1], "auto_resume": True}
+        toy_run(tmp_path, interface=["hconv:kernel_size=3"], **again)
+        toy_run(tmp_path, interface=["hconv"], **again)
+        run(RunArguments(mode="train", past_exp=str(folder), device="cpu"))
+    assert caplog.text.count(f"{folder} holds the finished run already") == 3
+
+
 def test_a_finished_run_can_be_made_longer(tmp_path):
     folder = toy_run(tmp_path)
     toy_run(tmp_path, past_exp=str(folder), override="config.runner.total_steps=15")
@@ -181,7 +191,18 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flag", "asked"), [("interface", ["hconv"]), ("upstream", "fbank"), ("downstream", "example")]
+    ("flag", "asked"),
+    [
+        ("interface", ["hconv"]),
+        ("interface", ["weighted_sum:normalize=true"]),
+        ("normalize", "both"),
+        ("normalize", "on"),
+        ("seeds", [3]),
+        ("seeds", [1337, 3]),
+        ("lr", [0.5]),
+        ("upstream", "fbank"),
+        ("downstream", "example"),
+    ],
 )
 def test_another_run_is_not_continued_by_mistake(tmp_path, flag, asked):
     folder = toy_run(tmp_path)
