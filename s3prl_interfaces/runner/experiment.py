@@ -18,6 +18,7 @@ from torch import nn
 from downstream_tasks.registry import is_ours, load_expert
 from s3prl_interfaces.errors import ConfigError, DataError, UserError
 from s3prl_interfaces.results import Primary, read_result
+from s3prl_interfaces.results.problems import FAILED_FILE
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import split_loader
 from s3prl_interfaces.runner.checkpoint import load_weights, step_checkpoints
@@ -25,7 +26,7 @@ from s3prl_interfaces.runner.config import RunnerConfig, check_blocks
 from s3prl_interfaces.runner.evaluation import evaluate
 from s3prl_interfaces.runner.fitting import fit_interfaces
 from s3prl_interfaces.runner.inference import find_audio, infer
-from s3prl_interfaces.runner.lane import FAILED, Lane
+from s3prl_interfaces.runner.lane import Lane
 from s3prl_interfaces.runner.logs import logging_to
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.outcome import RESULTS, finish, scored_splits
@@ -83,11 +84,16 @@ def run(args: RunArguments) -> None:
     failed = []
     # Lanes that stand at one step share the upstream; one that was added later, or has died and is tried again, goes on
     # by itself.
-    for group in _groups(todo):
+    groups = _groups(todo)
+    for group in groups:
         experiment = build(group)
         for lane in experiment.lanes:
             lane.has_company = len(plans) > 1
-        {"train": _train, "evaluate": _evaluate, "inference": _infer}[mode](experiment)
+        try:
+            {"train": _train, "evaluate": _evaluate, "inference": _infer}[mode](experiment)
+        except UserError:  # where no lane of the group is left, those of the others still go on
+            if len(groups) == 1 or any(lane.failed is None for lane in experiment.lanes):
+                raise
         failed += [f"{lane.name} ({lane.failed})" for lane in experiment.lanes if lane.failed is not None]
     if failed:
         raise UserError(f"{len(failed)} of {len(plans)} lanes failed, the others are finished: {'; '.join(failed)}")
@@ -272,7 +278,7 @@ def _train(experiment: Experiment) -> None:
     with ExitStack() as stack:
         for lane in lanes:
             _make_folder(lane.folder)
-            (lane.folder / FAILED).unlink(missing_ok=True)
+            (lane.folder / FAILED_FILE).unlink(missing_ok=True)
             _write_yaml(lane.folder / "config.yaml", lane.config)
             _write_yaml(lane.folder / "args.yaml", lane.args.to_dict())
             lane.logger = MetricLogger(str(lane.folder))

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from downstream_tasks.registry import load_expert
 from s3prl_interfaces.errors import CheckpointError, UserError
 from s3prl_interfaces.featurizer import DEFAULT_INTERFACE, InterfaceFeaturizer
+from s3prl_interfaces.results.files import write_whole
+from s3prl_interfaces.results.problems import FAILED_FILE
 from s3prl_interfaces.runner.checkpoint import load_weights, save_checkpoint, step_checkpoints
 from s3prl_interfaces.runner.config import RunnerConfig, interface_block
 from s3prl_interfaces.runner.metric_logger import MetricLogger
@@ -29,8 +31,6 @@ from s3prl_interfaces.runner.randomness import Stream, capture, preserved
 
 log = logging.getLogger(__name__)
 
-FAILED = "failed.json"
-"""In the folder of a lane that was stopped: the step, and why."""
 PATIENCE = 50
 """Updates in a row whose gradients may be not finite. With fp16 some 20 are normal at first, until the scale fits."""
 
@@ -136,7 +136,7 @@ class Lane:
         log.error("%s is stopped at step %d, the other lanes go on: %s", self.name, step, self.failed)
         log.debug("%s:", self.name, exc_info=error)
         content = {"step": step, "reason": self.failed}
-        (self.folder / FAILED).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_whole(self.folder / FAILED_FILE, json.dumps(content, indent=2) + "\n")
         # Its memory is the others'.
         self.records.clear()
         if hasattr(self, "optimizer"):

@@ -17,7 +17,7 @@ import io
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from downstream_tasks.score import Score
 from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.interfaces import LayerWeights
 from s3prl_interfaces.interfaces.base import at_least_float32, valid_frames
@@ -35,7 +34,7 @@ from s3prl_interfaces.results.layers import LayerResult, Weights
 from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
 from s3prl_interfaces.runner.lane import Lane
 from s3prl_interfaces.runner.metric_logger import MetricLogger
-from s3prl_interfaces.runner.outcome import KNOWN_METRICS
+from s3prl_interfaces.runner.outcome import choose_score
 from s3prl_interfaces.runner.randomness import Stream, capture, preserved
 
 log = logging.getLogger(__name__)
@@ -216,7 +215,7 @@ class _Analysis:
         Raises:
             ConfigError: none of the metrics can be the score.
         """
-        score = _score(self.lane, split, self.metrics[0])
+        score = choose_score(self.lane, split, self.metrics[0])
         values = [metrics[score.metric] for metrics in self.metrics]
         return LayerResult(
             split=split,
@@ -260,19 +259,6 @@ def _moved(value: str | Path, old: Path, new: Path) -> str | Path:
     if text != str(old) and not text.startswith(f"{old}{os.sep}"):
         return value
     return type(value)(f"{new}{text[len(str(old)) :]}")
-
-
-def _score(lane: Lane, split: str, metrics: Mapping[str, float]) -> Score:
-    """The metric by which runs of the task are compared, as :mod:`~s3prl_interfaces.runner.outcome` chooses it."""
-    own = getattr(lane.head, "score", None)
-    wanted: Iterable[str] = KNOWN_METRICS if own is None else [own.metric]
-    name = next((name for name in wanted if name in metrics), None)
-    if name is None:
-        raise ConfigError(
-            f"Split `{split}` has no score: of {', '.join(wanted)}, the task logs none there (but "
-            f"{', '.join(metrics) or 'nothing'})."
-        )
-    return Score(name, split, KNOWN_METRICS[name] if own is None else own.higher_is_better)
 
 
 @contextmanager

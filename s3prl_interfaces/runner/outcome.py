@@ -132,6 +132,32 @@ def _score(lane: Lane) -> Score | None:
     return getattr(lane.head, "score", None)
 
 
+def choose_score(lane: Lane, split: str, metrics: Mapping[str, float]) -> Score:
+    """The metric by which runs of a task are compared: what the expert states, else the first that is known.
+
+    Args:
+        lane: whose head it is.
+        split: that was evaluated.
+        metrics: what the head logged of it.
+
+    Raises:
+        ConfigError: none of the metrics can be the score.
+    """
+    logged = ", ".join(metrics) or "nothing"
+    own = _score(lane)
+    if own is not None:
+        if own.metric not in metrics:
+            raise ConfigError(f"Split `{split}` has no score: the task's is {own.metric}, and it logs {logged} there.")
+        return Score(own.metric, split, own.higher_is_better)
+    known = [name for name in KNOWN_METRICS if name in metrics]
+    if not known:
+        raise ConfigError(
+            f"None of the task's metrics ({logged}) is known to be a score ({', '.join(KNOWN_METRICS)}): give its "
+            "DownstreamExpert a `score`."
+        )
+    return Score(known[0], split, KNOWN_METRICS[known[0]])
+
+
 def _score_split(lane: Lane) -> str:
     score = _score(lane)
     return score.split if score is not None else lane.args.evaluate_split
@@ -153,15 +179,7 @@ def _selection(lane: Lane, primary: Primary, evaluations: Mapping[str, Evaluatio
 def _primary(lane: Lane, evaluations: Mapping[str, Evaluation]) -> Primary:
     split = _score_split(lane)
     metrics = evaluations[split].metrics
-    score = _score(lane)
-    if score is None:
-        known = [name for name in KNOWN_METRICS if name in metrics]
-        if not known:
-            raise ConfigError(
-                f"None of the task's metrics ({', '.join(metrics) or 'it logs none'}) is known to be a score "
-                f"({', '.join(KNOWN_METRICS)}): give its DownstreamExpert a `score`."
-            )
-        score = Score(known[0], split, KNOWN_METRICS[known[0]])
+    score = choose_score(lane, split, metrics)
     return Primary(
         name=score.metric,
         split=split,

@@ -13,6 +13,7 @@ import yaml
 from downstream_tasks.registry import canonical_name, default_config
 from s3prl_interfaces.errors import CheckpointError, ConfigError
 from s3prl_interfaces.featurizer import DEFAULT_INTERFACE
+from s3prl_interfaces.results.files import write_whole
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.checkpoint import find_checkpoint, load_checkpoint, step_checkpoints, step_of
 from s3prl_interfaces.runner.config import interface_block, load_config, parse_interface
@@ -90,11 +91,7 @@ def lane_folders(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there are lanes, and no checkpoint in any.
     """
-    try:
-        names = yaml.safe_load((folder / LANES).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []
-    places = [folder / str(name) for name in names or []]
+    places = [folder / name for name in _lane_names(folder)]
     found = [place for place in places if step_checkpoints(place)]
     if places and not found:
         raise CheckpointError(f"None of the lanes of {folder} has a checkpoint yet: start them again.")
@@ -103,11 +100,15 @@ def lane_folders(folder: Path) -> list[Path]:
 
 def write_lanes(folder: Path, names: Sequence[str]) -> None:
     """Note the lanes of a run, beside those of an earlier start of it."""
-    path = folder / LANES
-    known = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else []
-    unfinished = path.with_name(f".{path.name}.partial")
-    unfinished.write_text(yaml.safe_dump(list(dict.fromkeys([*known, *names]))), encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(folder / LANES, yaml.safe_dump(list(dict.fromkeys([*_lane_names(folder), *names]))))
+
+
+def _lane_names(folder: Path) -> list[str]:
+    try:
+        names = yaml.safe_load((folder / LANES).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _align(plans: list[Plan]) -> list[Plan]:

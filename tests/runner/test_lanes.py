@@ -338,6 +338,37 @@ def test_a_lane_that_dies_is_stopped_and_the_others_go_on(tmp_path, monkeypatch,
     assert_same(weights(folder / FOLDERS[1]), weights(toy_run(tmp_path / "solo", interface=[THREE[1]])))
 
 
+def test_a_lane_that_dies_again_does_not_keep_the_others_from_going_on(tmp_path, monkeypatch):
+    """It stands behind them, so it is tried first, and alone."""
+    update = Lane.update
+
+    def dies(self, step):
+        if step == 8 and self.interface_name == "weighted_sum":
+            raise KilledError
+        update(self, step)
+
+    with monkeypatch.context() as patch:
+        break_lane(patch, "hconv", RuntimeError("broken"), after=8)
+        patch.setattr(Lane, "update", dies)
+        with pytest.raises(KilledError):
+            toy_run(tmp_path, interface=THREE)
+    with monkeypatch.context() as patch:
+        break_lane(patch, "hconv", RuntimeError("broken"), after=0)
+        with pytest.raises(UserError, match=r"1 of 3 lanes failed, the others are finished: hconv-normalize=true"):
+            toy_run(tmp_path, interface=THREE, auto_resume=True)
+    for index in (0, 2):
+        solo = toy_run(tmp_path / str(index), interface=[THREE[index]])
+        assert_same(weights(tmp_path / "run" / FOLDERS[index]), weights(solo))
+
+
+def test_lanes_that_are_added_by_themselves_are_noted_beside_the_others(tmp_path):
+    folder = toy_run(tmp_path, interface=THREE[:2])
+    toy_run(tmp_path, interface=[THREE[2], "concat"], auto_resume=True)
+    assert yaml.safe_load((folder / "lanes.yaml").read_text()) == [*FOLDERS, "concat"]
+    toy_run(tmp_path, past_exp=str(folder), override="config.runner.total_steps=13")
+    assert len(list(folder.glob("*/states-13.ckpt"))) == 4
+
+
 def test_a_lane_that_fails_in_an_evaluation(tmp_path, monkeypatch):
     log_records = DownstreamExpert.log_records
 

@@ -15,7 +15,7 @@ from s3prl_interfaces.cli import run_downstream
 from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.mini_superb import make_mini_superb
 from s3prl_interfaces.results.layers import read_layers, write_layers
-from s3prl_interfaces.runner import RunArguments, layer_analysis
+from s3prl_interfaces.runner import RunArguments, outcome
 from s3prl_interfaces.runner.evaluation import evaluate
 from s3prl_interfaces.runner.experiment import build
 from s3prl_interfaces.runner.layer_analysis import analyse_layers, selecting_split, without_layer
@@ -138,7 +138,7 @@ def test_a_task_without_a_score(tmp_path):
 
 def test_a_task_without_a_score_whose_metric_is_an_error(tmp_path, monkeypatch):
     upstream, lanes = load(toy_run(tmp_path) / "dev-best.ckpt")
-    monkeypatch.setattr(layer_analysis, "KNOWN_METRICS", {"wer": False, "loss": False})
+    monkeypatch.setattr(outcome, "KNOWN_METRICS", {"wer": False, "loss": False})
     (result,) = analyse(upstream, lanes)
     assert (result.metric, result.higher_is_better) == ("loss", False)
 
@@ -146,7 +146,7 @@ def test_a_task_without_a_score_whose_metric_is_an_error(tmp_path, monkeypatch):
 def test_a_task_without_a_known_metric(tmp_path, monkeypatch):
     upstream, lanes = load(toy_run(tmp_path) / "dev-best.ckpt")
     monkeypatch.setattr(toys.DownstreamExpert, "score", Score("f1", "test", higher_is_better=True), raising=False)
-    with pytest.raises(ConfigError, match=r"Split `dev` has no score: of f1, the task logs none there \(but acc, loss"):
+    with pytest.raises(ConfigError, match="Split `dev` has no score: the task's is f1, and it logs acc, loss there"):
         analyse(upstream, lanes)
 
 
