@@ -58,6 +58,8 @@ setup(
         "torch==2.11.0",
         "torchaudio==2.11.0",
         "tqdm>=4.66",
+        # S3PRL asks for any. What `hf:` gives as a model's last hidden state changed between 4 and 5.
+        "transformers>=5,<6",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["s3prl-interfaces = s3prl_interfaces.cli:main"]},

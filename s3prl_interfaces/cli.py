@@ -89,7 +89,12 @@ def _fill_run(parser: argparse.ArgumentParser) -> None:
     """S3PRL's flags (``s3prl/run_downstream.py``), and ours."""
     what = parser.add_argument_group("what to run")
     what.add_argument("-m", "--mode", choices=("train", "evaluate", "inference"), required=True)
-    what.add_argument("-u", "--upstream", help="a name of S3PRL's hub, FILE.py:FACTORY or package.module:FACTORY")
+    what.add_argument(
+        "-u",
+        "--upstream",
+        help="a name of S3PRL's hub, tiny_hubert, hf:FOLDER_OR_ID (transformers), FILE.py:FACTORY or "
+        "package.module:FACTORY",
+    )
     what.add_argument("-d", "--downstream", help="the task, by SUPERB's or S3PRL's name")
     what.add_argument("-v", "--downstream_variant", help="a variant of the task, handed to it")
     what.add_argument("--all-folds", action="store_true", help="train every fold of a cross-validated task (er)")
@@ -145,7 +150,10 @@ def _fill_run(parser: argparse.ArgumentParser) -> None:
         help="huggingface RUNS CODE of the repository",
     )
     upstream.add_argument("--upstream_model_name", default="model.pt", help="checkpoint in a huggingface repository")
-    upstream.add_argument("--upstream_revision", help="revision of a huggingface repository")
+    upstream.add_argument("--upstream_revision", help="revision of a huggingface repository, or of an id after hf:")
+    upstream.add_argument(
+        "--upstream_unpadded", action="store_true", help="hf: and tiny_hubert: run utterances one at a time"
+    )
     upstream.add_argument("--cache_dir", help="where S3PRL keeps downloads")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--seed", type=int, default=1337, help="of initialisation, dropout and SpecAugment")
@@ -209,7 +217,7 @@ def _tasks() -> list[str]:
 def _upstreams() -> list[str]:
     from s3prl_interfaces.upstream import list_upstreams
 
-    return list_upstreams()
+    return [*list_upstreams(), "hf:FOLDER_OR_ID", "FILE.py:FACTORY", "package.module:FACTORY"]
 
 
 def _configs() -> list[str]:

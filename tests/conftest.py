@@ -1,7 +1,10 @@
 """Settings for the whole suite."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 import torch
 
 # No test may reach for the network; a failed look-up would only be slow.
@@ -13,3 +16,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_configure() -> None:
     """One thread: the tensors of tests are small, and threads that wait for each other cost more than they save."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def transformers_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small random model of transformers, by family; written once."""
+    place = tmp_path_factory.mktemp("transformers")
+
+    def folder(family: str) -> Path:
+        if not (place / family).exists():
+            from tests.transformers_models import write
+
+            write(family, place / family)
+        return place / family
+
+    return folder

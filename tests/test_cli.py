@@ -110,6 +110,7 @@ DIFFERENT = {
     "data_seed": None,
     "device": "auto",
     "all_folds": False,
+    "upstream_unpadded": False,
 }
 
 
@@ -169,6 +170,7 @@ def test_an_s3prl_command_line(parse):
 def test_flags_of_ours(parse):
     args = parse("-m", "train", "--interface", "hconv", "concat", "-c", "a.yaml", "b.yaml")
     assert (args.interface, args.config) == (["hconv", "concat"], ["a.yaml", "b.yaml"])
+    assert parse("-m", "train", "--upstream_unpadded").upstream_unpadded is True
 
 
 def test_run_is_the_same_as_the_script(parse):
@@ -274,9 +276,10 @@ def test_list_tasks(capsys):
 
 
 def test_list_upstreams(capsys):
-    listed = out(capsys, "list", "upstreams")
-    assert {"hubert", "wavlm_large", "wav2vec2_local", "fbank"} <= set(listed)
+    *listed, transformers, _, _ = out(capsys, "list", "upstreams")
+    assert {"hubert", "wavlm_large", "wav2vec2_local", "fbank", "tiny_hubert"} <= set(listed)
     assert listed == sorted(listed)
+    assert transformers == "hf:FOLDER_OR_ID"
 
 
 def test_list_configs(capsys):

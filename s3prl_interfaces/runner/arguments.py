@@ -61,6 +61,8 @@ class RunArguments:
     upstream_feature_normalize: bool = False
     upstream_model_name: str = "model.pt"
     upstream_revision: str | None = None
+    upstream_unpadded: bool = False
+    """Run utterances one at a time, of an upstream of transformers (``hf:``)."""
     hub: str = "torch"
     downstream_variant: str | None = None
     all_folds: bool = False

@@ -219,6 +219,7 @@ def build(plans: Sequence[Plan]) -> Experiment:
         hub=args.hub,
         model_name=args.upstream_model_name,
         revision=args.upstream_revision,
+        unpadded=args.upstream_unpadded,
     ).to(device)
     upstream.requires_grad_(args.upstream_trainable)
     lanes: list[Lane] = []

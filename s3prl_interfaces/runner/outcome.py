@@ -200,6 +200,10 @@ def _upstream_name(args: RunArguments) -> str:
     details = []
     if args.upstream_ckpt:  # `hubert_local` alone says nothing
         details.append(Path(args.upstream_ckpt).name)
+    if args.upstream_revision:
+        details.append(args.upstream_revision)
+    if args.upstream_unpadded:
+        details.append("unpadded")
     if args.upstream_feature_selection != "hidden_states":
         details.append(args.upstream_feature_selection)
     if args.upstream_trainable:
