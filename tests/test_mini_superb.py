@@ -253,6 +253,38 @@ def test_every_setting_is_heard():
         assert len(say(rate=200)) < 0.9 * len(plain)
 
 
+@pytest.mark.parametrize("voice", ["gmw/en-US+f2", "gmw/en-GB-scotland+m3", "gmw/en-029+croak"])
+def test_alignment_leaves_the_sound_as_it_is(voice):
+    settings = {"rate": 175, "pitch": 40, "pitch_range": 60, "seed": 3}
+    text = "On Sunday morning, my best friend baked fresh bread"
+    with Espeak() as synthesiser:
+        samples, phonemes = synthesiser.align(text, voice, **settings)
+        np.testing.assert_array_equal(samples, synthesiser.speak(text, voice, **settings))
+        assert not np.array_equal(samples, synthesiser.align(text, voice)[0])
+    starts = [phoneme.start for phoneme in phonemes]
+    assert starts[0] == 0
+    assert starts == sorted(starts)
+    assert starts[-1] <= len(samples)
+    assert phonemes[-1].name == "_"
+
+
+def test_alignment():
+    """By ear's rules: what is between two starts sounds like the phoneme."""
+    with Espeak() as synthesiser:
+        samples, phonemes = synthesiser.align("See, a farm", "gmw/en-US")
+    assert [phoneme.name for phoneme in phonemes] == ["s", "'i:", "_:", "_", "a#", "f", "'A@", "m", "_:", "_"]
+    starts = [phoneme.start for phoneme in phonemes]
+    spans = [samples[start:end].astype(float) for start, end in zip(starts, [*starts[1:], len(samples)], strict=True)]
+    s, see, pause, nothing, a, f, far, m, *_ = spans
+    assert len(nothing) == 0
+    loudness = [np.sqrt(np.mean(span**2)) for span in (s, see, pause, a, f, far, m)]
+    assert min(loudness[index] for index in (1, 3, 5, 6)) > 10 * loudness[2]
+    crossings = [np.mean(np.diff(np.sign(span)) != 0) for span in (s, see, far, m)]
+    assert crossings[0] > 3 * max(crossings[1:])  # only the fricative hisses
+    for span in (s, see, a, f, far, m):  # 30 ms to 0.5 s
+        assert 660 < len(span) < 11025
+
+
 # Nothing half-written, nothing of others touched.
 
 

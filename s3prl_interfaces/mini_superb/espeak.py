@@ -11,12 +11,15 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import importlib
+import itertools
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +31,49 @@ SAMPLE_RATE = 22050
 
 # From espeak-ng/speak_lib.h.
 _OUTPUT_SYNCHRONOUS = 2
+_PHONEME_EVENTS = 1
 _DONT_EXIT = 0x8000  # without it, a failed initialisation ends the whole process
 _CHARS_UTF8 = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _MAX_PATH_BYTES = 140  # eSpeak NG cuts its data path at 160 bytes and then silently looks elsewhere
 _VOLUME_PERCENT = 50  # loud variants clip at 100
 
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_END_OF_EVENTS = 0
+_PHONEME = 7
+
+
+class _EventId(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+
+class _Event(ctypes.Structure):
+    """``espeak_EVENT``. ``sample`` says exactly where it happens, ``audio_position`` the same cut to milliseconds."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _EventId),
+    )
+
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
+
+
+class Phoneme(NamedTuple):
+    """A phoneme of an utterance; it lasts until the next one starts.
+
+    Attributes:
+        start: Its first sample.
+        name: eSpeak NG's mnemonic (espeak-ng/docs/phonemes.md) with its stress mark; pauses begin with ``_``.
+    """
+
+    start: int
+    name: str
 
 
 class Espeak:
@@ -72,6 +111,19 @@ class Espeak:
         """Remove the temporary copy."""
         self._folder.cleanup()
 
+    def define_variant(self, name: str, text: str) -> None:
+        """Define a voice variant of the caller's own, or define it anew; eSpeak NG has room for some 200 at a time.
+
+        Args:
+            name: What follows the ``+`` in a voice.
+            text: A variant file's text (espeak-ng/docs/voices.md).
+        """
+        copy = Path(self._folder.name) / "own"
+        if self._data != copy:
+            shutil.copytree(self._data, copy)
+            self._data = copy
+        (copy / "voices" / "!v" / name).write_text(text, encoding="utf-8")
+
     def speak(
         self, text: str, voice: str, *, rate: int = 160, pitch: int = 50, pitch_range: int = 50, seed: int = 0
     ) -> NDArray[np.int16]:
@@ -91,22 +143,54 @@ class Espeak:
         Raises:
             UserError: If eSpeak NG cannot start, does not know the voice or gives no sound.
         """
-        chunks: list[bytes] = []
+        settings = {_RATE: rate, _PITCH: pitch, _RANGE: pitch_range}
+        return self._synthesise(text, voice, settings, seed, options=0)[0]
 
-        def collect(samples: int | None, count: int, events: int | None) -> int:
+    def align(
+        self, text: str, voice: str, *, rate: int = 160, pitch: int = 50, pitch_range: int = 50, seed: int = 0
+    ) -> tuple[NDArray[np.int16], list[Phoneme]]:
+        """Speak ``text`` as :meth:`speak` and say when each phoneme starts.
+
+        eSpeak NG counts the closure before a plosive that begins a word to the sound before it.
+
+        Args:
+            text: What to say.
+            voice: See :meth:`speak`, as for all that follows.
+            rate: Words a minute.
+            pitch: Base pitch.
+            pitch_range: How lively the intonation is.
+            seed: Seed of the breath noise.
+
+        Returns:
+            The samples that :meth:`speak` gives, and the phonemes in the order of their starts, in samples at
+            :data:`SAMPLE_RATE`. Phonemes with no sound of their own start with the next one.
+
+        Raises:
+            UserError: See :meth:`speak`.
+        """
+        settings = {_RATE: rate, _PITCH: pitch, _RANGE: pitch_range}
+        return self._synthesise(text, voice, settings, seed, options=_PHONEME_EVENTS)
+
+    def _synthesise(
+        self, text: str, voice: str, settings: Mapping[int, int], seed: int, options: int
+    ) -> tuple[NDArray[np.int16], list[Phoneme]]:
+        chunks: list[bytes] = []
+        phonemes: list[Phoneme] = []
+
+        def collect(samples: int | None, count: int, events: Any) -> int:
             if samples and count:
                 chunks.append(ctypes.string_at(samples, 2 * count))
+            phonemes.extend(_phonemes(events))
             return 0
 
         callback = _Callback(collect)  # a name of its own, so that it outlives the calls below
         library = ctypes.CDLL(str(self._library))
         try:
-            self._start(library)
+            self._start(library, options)
             library.espeak_SetSynthCallback(callback)
             if library.espeak_SetVoiceByName(voice.encode()) != 0:
                 raise UserError(f"eSpeak NG does not know the voice {voice!r}.")
-            settings = {_RATE: rate, _VOLUME: _VOLUME_PERCENT, _PITCH: pitch, _RANGE: pitch_range}
-            for parameter, value in settings.items():
+            for parameter, value in {_VOLUME: _VOLUME_PERCENT, **settings}.items():
                 library.espeak_SetParameter(parameter, int(value), 0)
             library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
             data = text.encode() + b"\0"
@@ -118,14 +202,24 @@ class Espeak:
         finally:
             library.espeak_Terminate()
             _unload(library._handle)
-        return np.frombuffer(b"".join(chunks), dtype=np.int16)
+        return np.frombuffer(b"".join(chunks), dtype=np.int16), phonemes
 
-    def _start(self, library: ctypes.CDLL) -> None:
+    def _start(self, library: ctypes.CDLL, options: int) -> None:
         if not hasattr(library, "espeak_ng_SetRandSeed"):
             raise UserError("This eSpeak NG is too old: pip install -U 's3prl-interfaces[mini]'")
-        rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, os.fsencode(self._data), _DONT_EXIT)
+        rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, os.fsencode(self._data), _DONT_EXIT | options)
         if rate != SAMPLE_RATE:
             raise UserError(f"eSpeak NG could not start with its data in {self._data} (it returned {rate}).")
+
+
+def _phonemes(events: Any) -> Iterator[Phoneme]:
+    """Read the phonemes out of a list of events; the list may be NULL."""
+    for index in itertools.count() if events else ():
+        event = events[index]
+        if event.type == _END_OF_EVENTS:
+            return
+        if event.type == _PHONEME:
+            yield Phoneme(event.sample, event.id.string.decode())
 
 
 def _find_espeak() -> tuple[Path, Path]:

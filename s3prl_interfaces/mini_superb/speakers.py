@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from s3prl_interfaces.mini_superb import acoustics
-from s3prl_interfaces.mini_superb.espeak import Espeak
+from s3prl_interfaces.mini_superb.espeak import SAMPLE_RATE, Espeak, Phoneme
 
 ACCENTS = {
     "gmw/en-US": "English (United States)",
@@ -123,18 +124,49 @@ def record(espeak: Espeak, speaker: Speaker, text: str, random: RandomState) -> 
     Returns:
         Samples ``(time,)``, int16, at 16000 Hz.
     """
-    dry = espeak.speak(
-        text,
-        f"{speaker.accent}+{speaker.variant}",
-        rate=speaker.rate + int(random.randint(-10, 11)),
-        pitch=speaker.pitch + int(random.randint(-4, 5)),
-        pitch_range=speaker.pitch_range + int(random.randint(-8, 9)),
-        seed=int(random.randint(0, 1 << 31, dtype=np.int64)),
-    )
+    manner = _manner(speaker, random)
+    samples, _ = _in_the_room(speaker, espeak.speak(text, **manner), random)
+    return samples
+
+
+def record_aligned(
+    espeak: Espeak, speaker: Speaker, text: str, random: RandomState
+) -> tuple[NDArray[np.int16], list[Phoneme]]:
+    """Record as :func:`record`, the same samples, and say when each phoneme starts.
+
+    Args:
+        espeak: The synthesiser.
+        speaker: Who speaks.
+        text: What is said.
+        random: Source of all that differs from one recording to the next.
+
+    Returns:
+        Samples ``(time,)``, int16, at 16000 Hz, and the phonemes with their starts in these samples. The room's
+        silence comes before the first; the last is a pause.
+    """
+    manner = _manner(speaker, random)
+    dry, phonemes = espeak.align(text, **manner)
+    samples, before = _in_the_room(speaker, dry, random)
+    return samples, [Phoneme(before + start * acoustics.SAMPLE_RATE // SAMPLE_RATE, name) for start, name in phonemes]
+
+
+def _manner(speaker: Speaker, random: RandomState) -> dict[str, Any]:
+    """Draw how ``speaker`` speaks this time: arguments of :meth:`Espeak.speak`."""
+    return {
+        "voice": f"{speaker.accent}+{speaker.variant}",
+        "rate": speaker.rate + int(random.randint(-10, 11)),
+        "pitch": speaker.pitch + int(random.randint(-4, 5)),
+        "pitch_range": speaker.pitch_range + int(random.randint(-8, 9)),
+        "seed": int(random.randint(0, 1 << 31, dtype=np.int64)),
+    }
+
+
+def _in_the_room(speaker: Speaker, dry: NDArray[np.int16], random: RandomState) -> tuple[NDArray[np.int16], int]:
+    """Play ``dry`` (22050 Hz) in the speaker's room; give the samples (16000 Hz) and how many precede the speech."""
     before, after = (int(samples) for samples in random.randint(800, 4800, size=2))  # 0.05 to 0.3 s
     wet = acoustics.add_room(np.pad(acoustics.resample(dry), (before, after)), speaker.room)
     noisy = acoustics.add_noise(wet, speaker.snr_db + int(random.randint(-3, 4)), random)
-    return acoustics.to_int16(noisy, peak=int(random.randint(5000, 26000)))
+    return acoustics.to_int16(noisy, peak=int(random.randint(5000, 26000))), before
 
 
 def shuffled(items: Sequence, random: RandomState) -> list:
