@@ -11,8 +11,10 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "s3prl_interfaces" / "__ini
 EXTRAS = {
     "beam": ["flashlight-text==0.0.7"],  # its wheels bring KenLM along
     "mini": ["espeakng-loader==0.2.4"],  # the mini-SUPERB corpora are checked by hash, so the voice is pinned
+    "pretrain": ["babel==2.18.0", "espeakng-loader==0.2.4", "scikit-learn>=1.4"],  # pinned: they decide what is said
     "report": ["matplotlib>=3.8"],
     "test": [
+        "babel==2.18.0",
         "flashlight-text==0.0.7",
         "hypothesis>=6.100",
         "matplotlib>=3.8",

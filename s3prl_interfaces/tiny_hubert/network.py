@@ -1,0 +1,78 @@
+"""tiny_hubert's network: a HuBERT of transformers, and how it is written and read out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+
+from s3prl_interfaces.tiny_hubert.corpus import SAMPLE_RATE
+
+HOP = 320
+"""Samples from a frame to the next."""
+WINDOW = 400
+"""Samples that a frame is made of, before the transformer looks around."""
+
+
+def make_model() -> HubertModel:
+    """The network with fresh weights, 2.2 million: 12 blocks of width 128.
+
+    It has the form of HuBERT Large, layer norms in the convolutions and before each sublayer, so that padding changes
+    nothing and many blocks train from the start. Half of its arithmetic would be the first convolutions', at 3,200
+    frames a second, if they were as wide as the last.
+    """
+    return HubertModel(
+        HubertConfig(
+            hidden_size=128,
+            num_hidden_layers=12,
+            num_attention_heads=4,
+            intermediate_size=384,
+            conv_dim=(32, 32, 64, 64, 64, 64, 128),
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+            num_conv_pos_embeddings=64,
+            num_conv_pos_embedding_groups=8,
+            hidden_dropout=0.05,
+            attention_dropout=0.0,
+            activation_dropout=0.0,
+            feat_proj_dropout=0.0,
+            layerdrop=0.0,
+            mask_time_prob=0.08,
+        )
+    )
+
+
+def normalized(wavs: Tensor) -> Tensor:
+    """Waveforms ``(batch, time)`` with mean 0 and variance 1, as the feature extractor gives them."""
+    mean, variance = wavs.mean(dim=1, keepdim=True), wavs.var(dim=1, keepdim=True, correction=0)
+    return (wavs - mean) / torch.sqrt(variance + 1e-7)
+
+
+def layer_features(model: HubertModel, layer: int) -> Callable[[Tensor], Tensor]:
+    """Put the network into eval mode, and give a function from a waveform to one of its hidden states.
+
+    Args:
+        model: The network.
+        layer: 0 is the first block's input, 12 the last block's output.
+
+    Returns:
+        From ``(time,)``, float32 at 16 kHz, to ``(frames, 128)`` on the CPU.
+    """
+
+    def features(wav: Tensor) -> Tensor:
+        with torch.inference_mode():
+            states = model(normalized(wav[None]).to(model.device), output_hidden_states=True).hidden_states
+        return states[layer][0].cpu()
+
+    model.eval()
+    return features
+
+
+def save(model: HubertModel, folder: Path) -> None:
+    """Write network and feature extractor in transformers' format, the weights in float16: half the size."""
+    half = HubertModel(model.config)
+    half.load_state_dict(model.state_dict())
+    half.half().save_pretrained(folder)
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLE_RATE, do_normalize=True, return_attention_mask=True)
+    extractor.save_pretrained(folder)
