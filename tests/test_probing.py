@@ -142,6 +142,19 @@ def test_task_has_other_speakers_and_sentences_in_its_test(monkeypatch):
     assert len({utterance.group for utterance in made.train}) == 5
 
 
+def test_every_recording_has_random_numbers_of_its_own(monkeypatch):
+    drawn = []
+
+    def recorded(espeak, speaker, text, random):
+        drawn.append(random.randint(1 << 30))
+        return np.zeros(800, np.int16), [Phoneme(0, "_")]
+
+    monkeypatch.setattr(phonemes, "record_aligned", recorded)
+    for seed in (0, 1):
+        phonemes.phoneme_task(seed, scale=0.05)
+    assert len(set(drawn)) == len(drawn) == 2 * (13 + 7)
+
+
 def test_task_is_the_same_again(task):
     again = phonemes.phoneme_task(scale=0.06)
     assert (task.name, task.unit, task.by_frame, len(task.train), len(task.test)) == ("phoneme", "frames", True, 16, 8)
@@ -430,6 +443,7 @@ def test_fit_is_scikit_learns(penalty):
     (ours,) = linear.fit(torch.tensor(x, dtype=torch.float32), torch.tensor(y), 3, [penalty])
     scaler = StandardScaler().fit(x)
     theirs = LogisticRegression(C=1 / (300 * penalty), tol=1e-8, max_iter=1000).fit(scaler.transform(x), y)
+    np.testing.assert_allclose(ours.scale, scaler.scale_, rtol=1e-4)
     np.testing.assert_allclose(ours.weights.T, theirs.coef_, atol=5e-3)
     np.testing.assert_allclose(ours.bias - ours.bias.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=5e-3)
     predicted = ours.predict(torch.tensor(unseen, dtype=torch.float32)).numpy()
@@ -579,19 +593,26 @@ def test_best_of_each_draw():
 
 
 def test_measure(task, monkeypatch):
+    """With an upstream that knows everything, whose "random" copies are some frames late."""
     monkeypatch.setattr(linear, "ITERATIONS", 30)
-    (baseline,) = measure.score_layers(task, features.log_mel, "")
-    result = measure.measure(task, build_small(), [4, 5], baseline)
+    monkeypatch.setattr(measure, "with_random_weights", lambda upstream, seed: Oracle(task, 320, late=seed))
+    with_another = ProbeTask("phoneme", "frames", (*phonemes.CLASSES, "never heard"), task.train, task.test)
+    (baseline,) = measure.score_layers(with_another, features.log_mel, "")
+    result = measure.measure(with_another, Oracle(task, 320), [2, 6], baseline)
     train, test = (np.concatenate([one.labels for one in split]) for split in (task.train, task.test))
     assert (result.task, result.unit) == ("phoneme", "frames")
     assert (result.train, result.test, result.classes) == (len(train), len(test), len(set(train)))
     assert result.chance == np.mean(test == np.bincount(train).argmax())
     assert result.log_mel is baseline
-    assert [len(scores) for scores in (result.trained, *result.random)] == [3, 3, 3]
-    assert result.trained[0].counts.tolist() == [len(one.labels) for one in task.test]
-    correct = [scores[0].correct.tolist() for scores in (result.trained, *result.random)]
-    assert correct[0] != correct[1] != correct[2]
-    assert measure.measure(task, Oracle(task, 320), [4, 5], baseline).random == []
+    assert [len(scores) for scores in (result.trained, *result.random)] == [2, 2, 2]
+    assert result.trained[1].counts.tolist() == [len(one.labels) for one in task.test]
+    assert 1 > baseline.accuracy > result.chance
+    assert result.trained[1].accuracy == 1 > result.random[0][1].accuracy > result.random[1][1].accuracy
+
+
+def test_measure_without_random_weights(task, monkeypatch):
+    monkeypatch.setattr(linear, "ITERATIONS", 1)
+    assert measure.measure(task, Oracle(task, 320), [4, 5], made_score([1], [1])).random == []
 
 
 # The table.
@@ -674,6 +695,8 @@ def test_script(corpora, small_upstream, tmp_path, capsys, monkeypatch):
     (found,) = json.loads(figures.read_text())
     assert found["upstream"] == small_upstream
     assert list(found["tasks"]) == ["phoneme", "speaker", "intent"]
+    sentences_ = phonemes.phoneme_task(scale=0.03).test
+    assert found["tasks"]["phoneme"]["test"] == sum(len(sentence.labels) for sentence in sentences_)
     for result in found["tasks"].values():
         assert (len(result["trained"]), len(result["random"])) == (3, 1)
     text = output.read_text()
