@@ -1,6 +1,6 @@
 """The speech that tiny_hubert learns from, one array of samples: synthetic voices, and recordings if there are any."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,6 +21,8 @@ from s3prl_interfaces.tiny_hubert.texts import LANGUAGES, draw_english, draw_nam
 from s3prl_interfaces.tiny_hubert.voices import draw_variant
 
 SAMPLE_RATE = 16000
+HOP = 320
+"""Samples from a frame of the network to the next."""
 _VOICES = 1000
 _ENGLISH = 0.6  # share of the synthetic utterances
 _LONGEST = 15.6  # seconds of a recording that are used at a time, as HuBERT's 250,000 samples
@@ -73,7 +75,10 @@ def make_corpus(hours: float, recordings: Path | None, seed: int) -> Corpus:
     """
     parts = list(_synthetic(hours, seed))
     if recordings is not None:
-        parts += _recorded(recordings)
+        recorded = list(_recorded(recordings))
+        if not recorded:
+            raise UserError(f"--recordings {recordings}: no file there is as long as {_SHORTEST} s.")
+        parts += recorded
     return Corpus(np.concatenate(parts), np.cumsum([len(part) for part in parts]))
 
 
@@ -161,4 +166,15 @@ def draw_batches(corpus: Corpus, size: int, longest: int, random: Random) -> Ite
     for batch in batches:
         length = int(min(longest, *(lengths[index] for index in batch)))
         # On the grid of frames, so that labels made of the whole utterance are those of the crop.
-        yield [Crop(index, 320 * random.randint(0, int(lengths[index] - length) // 320), length) for index in batch]
+        yield [Crop(index, HOP * random.randint(0, int(lengths[index] - length) // HOP), length) for index in batch]
+
+
+def endless_batches(corpus: Corpus, size: int, longest: int, random: Random) -> Iterator[list[Crop]]:
+    """Epoch after epoch of :func:`draw_batches`."""
+    while True:
+        yield from draw_batches(corpus, size, longest, random)
+
+
+def crops(corpus: Corpus, batch: Sequence[Crop]) -> torch.Tensor:
+    """The samples of crops of one length, ``(batch, time)``."""
+    return torch.stack([corpus.wav(crop.utterance)[crop.start : crop.start + crop.length] for crop in batch])

@@ -1,35 +1,35 @@
 """tiny_hubert's network: a HuBERT of transformers, and how it is written and read out."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from s3prl_interfaces.tiny_hubert.corpus import SAMPLE_RATE
 
-HOP = 320
-"""Samples from a frame to the next."""
 WINDOW = 400
 """Samples that a frame is made of, before the transformer looks around."""
 
 
 def make_model() -> HubertModel:
-    """The network with fresh weights, 2.2 million: 12 blocks of width 128.
+    """The network with fresh weights, 2.3 million: 12 blocks of width 128.
 
-    It has the form of HuBERT Large, layer norms in the convolutions and before each sublayer, so that padding changes
-    nothing and many blocks train from the start. Half of its arithmetic would be the first convolutions', at 3,200
-    frames a second, if they were as wide as the last.
+    As in HuBERT Base the convolutions have one norm, over time, and as in HuBERT Large the blocks have theirs before
+    each sublayer, with which many blocks train from the start. Half of the arithmetic would be the first
+    convolutions', at 3,200 frames a second, if they were as wide as the last.
     """
-    return HubertModel(
+    model = HubertModel(
         HubertConfig(
             hidden_size=128,
             num_hidden_layers=12,
             num_attention_heads=4,
             intermediate_size=384,
-            conv_dim=(32, 32, 64, 64, 64, 64, 128),
-            feat_extract_norm="layer",
+            conv_dim=(32, 64, 64, 64, 128, 128, 128),
+            conv_bias=True,
+            feat_extract_norm="group",
             do_stable_layer_norm=True,
             num_conv_pos_embeddings=64,
             num_conv_pos_embedding_groups=8,
@@ -41,6 +41,25 @@ def make_model() -> HubertModel:
             mask_time_prob=0.08,
         )
     )
+    scale_weights(model)
+    return model
+
+
+def scale_weights(model: HubertModel) -> None:
+    """Draw the blocks' weights for a narrow network; transformers' deviation of 0.02 is made for a width of 768.
+
+    Frames enter the blocks with a deviation of about 1, and each block adds little to them at first, so that the last
+    block still gives what the convolutions heard.
+    """
+    deviation = 1 / math.sqrt(model.config.hidden_size)
+    with torch.no_grad():
+        projection = model.feature_projection.projection
+        projection.weight.normal_(0, 1 / math.sqrt(projection.in_features))
+        for name, module in model.encoder.layers.named_modules():
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(0, deviation)
+                if name.endswith(("out_proj", "output_dense")):  # the last of a sublayer
+                    module.weight.mul_(0.2)
 
 
 def normalized(wavs: Tensor) -> Tensor:
@@ -74,5 +93,6 @@ def save(model: HubertModel, folder: Path) -> None:
     half = HubertModel(model.config)
     half.load_state_dict(model.state_dict())
     half.half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # transformers makes it its owner's alone
     extractor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLE_RATE, do_normalize=True, return_attention_mask=True)
     extractor.save_pretrained(folder)

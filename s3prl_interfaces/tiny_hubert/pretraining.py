@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -13,15 +12,14 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import HubertModel
 
-from s3prl_interfaces.tiny_hubert.corpus import SAMPLE_RATE, Corpus, Crop, draw_batches
+from s3prl_interfaces.tiny_hubert.corpus import HOP, SAMPLE_RATE, Corpus, Crop, crops, endless_batches
 from s3prl_interfaces.tiny_hubert.distortion import distort
-from s3prl_interfaces.tiny_hubert.network import HOP, WINDOW, normalized
+from s3prl_interfaces.tiny_hubert.network import WINDOW, normalized
+from s3prl_interfaces.tiny_hubert.schedule import make_optimizer
 from s3prl_interfaces.tiny_hubert.targets import Targets
 
 logger = logging.getLogger(__name__)
 
-_TEMPERATURE = 0.1  # HuBERT's
-_PREDICTION_WIDTH = 64
 _LOG_EVERY = 100  # updates
 
 
@@ -32,74 +30,50 @@ class Round:
     Attributes:
         clusters: Number of k-means clusters.
         updates: Optimizer steps.
-        distorted: Whether the input gets rooms, noise and other voices.
-        learning_rate: At its highest, after the warm-up; it falls to zero in a straight line.
+        learning_rate: At its highest.
         batch: Utterances an update.
         crop_seconds: Most seconds of an utterance.
         span: Frames of a hidden span (HuBERT's are 10).
         start: Share of frames at which one begins.
-        hidden_share: Weight of hidden frames in the loss, the rest is that of the others (HuBERT's is 1). What can be
-            seen is learned much sooner, and with it the filters of the first layers.
-        warmup: Share of the updates.
-        weight_decay: Of AdamW.
+        hidden_share: Weight of hidden frames in the loss, the rest is that of the others (HuBERT's is 1).
     """
 
     clusters: int
     updates: int
-    distorted: bool
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     batch: int = 8
     crop_seconds: float = 3.0
     span: int = 6
     start: float = 0.08
     hidden_share: float = 0.5
-    warmup: float = 0.08
-    weight_decay: float = 0.01
-
-
-class Predictor(nn.Module):
-    """Which cluster a frame is of: cosine similarity of its projection to an embedding of each cluster."""
-
-    def __init__(self, width: int, clusters: int) -> None:
-        super().__init__()
-        self.projection = nn.Linear(width, _PREDICTION_WIDTH)
-        self.embeddings = nn.Parameter(torch.randn(clusters, _PREDICTION_WIDTH))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """``(batch, frames, width)`` to logits ``(batch, frames, clusters)``."""
-        projected = functional.normalize(self.projection(frames), dim=-1)
-        return projected @ functional.normalize(self.embeddings, dim=-1).T / _TEMPERATURE
 
 
 def train(model: HubertModel, corpus: Corpus, targets: Targets, plan: Round, seed: int, name: str) -> None:
-    """Train ``model`` in place for one round.
+    """Train ``model`` in place for one round; the input is distorted, the targets are those of the clean speech.
 
     Args:
         model: Trained on the device on which it is.
         corpus: The speech.
         targets: The cluster of each of its frames.
         plan: The round.
-        seed: Of batches, crops, masks, distortions, dropout and the predictor's weights.
+        seed: Of batches, crops, masks, distortions, dropout and the predictors' weights.
         name: Shown with the progress and in the log.
     """
     torch.manual_seed(seed)
     random, noise = Random(seed), Generator().manual_seed(seed)
     device = model.device
-    predictor = Predictor(model.config.hidden_size, plan.clusters).to(device)
-    weights = [*model.parameters(), *predictor.parameters()]
-    optimizer = torch.optim.AdamW(
-        weights, lr=plan.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=plan.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan))
-    batches = _endless(corpus, plan, random)
+    predictor = nn.Linear(model.config.hidden_size, plan.clusters).to(device)
+    weights = [weight for weight in (*model.parameters(), *predictor.parameters()) if weight.requires_grad]
+    optimizer, schedule = make_optimizer(weights, plan.learning_rate, plan.updates)
+    batches = endless_batches(corpus, plan.batch, round(plan.crop_seconds * SAMPLE_RATE), random)
     seen: list[tuple[float, float, float]] = []
     began = time.monotonic()
     model.train()
     for step in tqdm(range(1, plan.updates + 1), desc=name, unit="update", disable=None):
-        wavs, wanted = _batch(corpus, targets, next(batches))
+        batch = next(batches)
+        wavs, wanted = crops(corpus, batch), _clusters(targets, batch)
         hidden = draw_mask(len(wanted), wanted.size(1), plan, noise).to(device)
-        wavs = normalized(distort(wavs, noise) if plan.distorted else wavs).to(device)
-        wanted = wanted.to(device)
+        wavs, wanted = normalized(distort(wavs, noise)).to(device), wanted.to(device)
         with torch.autocast(device.type, torch.bfloat16):
             frames = model(wavs, mask_time_indices=hidden).last_hidden_state
         logits = predictor(frames.float())
@@ -138,21 +112,10 @@ def draw_mask(batch: int, frames: int, plan: Round, random: Generator) -> Tensor
     return hidden
 
 
-def _rate(step: int, plan: Round) -> float:
-    rising = max(1.0, plan.warmup * plan.updates)
-    return min(step / rising, max(0.0, (plan.updates - step) / (plan.updates - rising)))
-
-
-def _endless(corpus: Corpus, plan: Round, random: Random) -> Iterator[list[Crop]]:
-    while True:
-        yield from draw_batches(corpus, plan.batch, round(plan.crop_seconds * SAMPLE_RATE), random)
-
-
-def _batch(corpus: Corpus, targets: Targets, crops: list[Crop]) -> tuple[Tensor, Tensor]:
-    """Waveforms ``(batch, time)`` and the clusters of their frames ``(batch, frames)``."""
-    wavs = [corpus.wav(crop.utterance)[crop.start : crop.start + crop.length] for crop in crops]
+def _clusters(targets: Targets, batch: list[Crop]) -> Tensor:
+    """The clusters of the frames of crops, ``(batch, frames)``."""
     wanted = [
         targets.of(crop.utterance)[crop.start // HOP :][: (crop.length - WINDOW) // HOP + 1].astype(np.int64)
-        for crop in crops
+        for crop in batch
     ]
-    return torch.stack(wavs), torch.from_numpy(np.stack(wanted))
+    return torch.from_numpy(np.stack(wanted))
