@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from s3prl_interfaces.errors import ConfigError, UserError
-from s3prl_interfaces.probing.data import ProbeTask, intent_task, speaker_task
+from s3prl_interfaces.probing.data import ProbeTask, intent_task, speaker_frame_task, speaker_task
 from s3prl_interfaces.probing.features import log_mel
 from s3prl_interfaces.probing.measure import Result, measure, score_layers
 from s3prl_interfaces.probing.phonemes import phoneme_task
@@ -24,6 +24,7 @@ from s3prl_interfaces.upstream import load_upstream
 
 TASKS: dict[str, Callable[[argparse.Namespace], ProbeTask]] = {
     "phoneme": lambda options: phoneme_task(scale=options.scale),
+    "speaker-frame": lambda options: speaker_frame_task(options.data, options.scale),
     "speaker": lambda options: speaker_task(options.data, options.scale),
     "intent": lambda options: intent_task(options.data, options.scale),
 }

@@ -29,6 +29,7 @@ from s3prl_interfaces.probing.features import Examples
 from s3prl_interfaces.probing.linear import Score
 from s3prl_interfaces.probing.measure import Result
 from scripts import probe_upstream
+from tests import small_upstream as small
 
 VOWELS = ("I", "i", "E", "a", "A", "0", "O", "U", "u", "V", "@", "3", "eI", "aI", "oU", "aU", "i@", "e@")
 
@@ -46,40 +47,9 @@ def corpora(tmp_path_factory):
 
 
 @pytest.fixture
-def small_upstream(tmp_path):
-    """`-u FILE.py:build`: a HuBERT of two layers and width 16."""
-    path = tmp_path / "small.py"
-    path.write_text(SMALL)
-    return f"{path}:build"
-
-
-SMALL = """
-import torch
-from transformers import HubertConfig, HubertModel
-
-class Small(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.model = HubertModel(HubertConfig(
-            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, conv_dim=(16,) * 7,
-            feat_extract_norm="layer", num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
-        ))
-    def get_downsample_rates(self, key):
-        return 320
-    def forward(self, wavs):
-        (wav,) = wavs
-        return {"hidden_states": self.model(wav[None], output_hidden_states=True).hidden_states}
-
-def build(**_):
-    torch.manual_seed(0)
-    return Small()
-"""
-
-
-def build_small():
-    namespace = {}
-    exec(SMALL, namespace)
-    return namespace["build"]()
+def small_upstream():
+    """A HuBERT of two layers and width 16, as `-u FILE.py:build`."""
+    return f"{small.__file__}:build"
 
 
 # Phonemes.
@@ -243,6 +213,17 @@ def test_speaker_task(corpora):
         ]
 
 
+def test_speaker_of_a_frame(corpora):
+    made, whole = data.speaker_frame_task(corpora), data.speaker_task(corpora)
+    assert (made.name, made.unit, made.by_frame) == ("speaker-frame", "frames", True)
+    assert made.classes == whole.classes
+    for utterances, others in ((made.train, whole.train[::3]), (made.test, whole.test)):
+        assert [(one.sound, one.group) for one in utterances] == [(one.sound, one.group) for one in others]
+        for one, other in zip(utterances, others, strict=True):
+            assert one.labels.shape == (len(features.log_mel(one.wav())[0]),)
+            assert set(one.labels.tolist()) == {other.labels.item()}
+
+
 def test_intent_task(corpora):
     made = data.intent_task(corpora)
     root = corpora / "fluent_speech_commands_dataset"
@@ -353,7 +334,7 @@ def test_upstream_that_ends_early(missing):
 
 
 def test_upstream_is_probed_without_dropout_or_gradients():
-    upstream = build_small().train()
+    upstream = small.build().train()
     extract = features.upstream_extractor(upstream)
     wav = torch.randn(4000)
     first, second = extract(wav), extract(wav)
@@ -376,7 +357,7 @@ def test_log_mel():
 
 
 def test_random_weights():
-    upstream = build_small()
+    upstream = small.build()
     before = {name: value.clone() for name, value in upstream.state_dict().items()}
     upstream.model.encoder.layers[0].marked = True
     torch.manual_seed(3)
@@ -694,13 +675,13 @@ def test_script(corpora, small_upstream, tmp_path, capsys, monkeypatch):
     assert probe_upstream.main([*arguments, "--output", str(output), "--json", str(figures)]) == 0
     (found,) = json.loads(figures.read_text())
     assert found["upstream"] == small_upstream
-    assert list(found["tasks"]) == ["phoneme", "speaker", "intent"]
+    assert list(found["tasks"]) == ["phoneme", "speaker-frame", "speaker", "intent"]
     sentences_ = phonemes.phoneme_task(scale=0.03).test
     assert found["tasks"]["phoneme"]["test"] == sum(len(sentence.labels) for sentence in sentences_)
     for result in found["tasks"].values():
         assert (len(result["trained"]), len(result["random"])) == (3, 1)
     text = output.read_text()
-    assert all(len(cells(text, label)) == 6 for label in ("0", "1", "2", "log-mel", "chance"))
+    assert all(len(cells(text, label)) == 8 for label in ("0", "1", "2", "log-mel", "chance"))
     shown = capsys.readouterr().out
     assert f"{100 * found['tasks']['speaker']['log_mel']['accuracy']:.1f}±" in shown
     assert "log-mel" in shown

@@ -1,7 +1,7 @@
 """What is probed for: utterances with their classes, split into training and test."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from downstream_tasks.audio import load_audio
-from downstream_tasks.ic.dataset import Command, read_split
-from downstream_tasks.sid.dataset import Utterance as Recording
+from downstream_tasks.ic.dataset import read_split
 from downstream_tasks.sid.dataset import read_metadata
 from s3prl_interfaces.errors import DataError
 from s3prl_interfaces.mini_superb import fluent_speech_commands, make_mini_superb, voxceleb1
+
+HOP = 320
+"""Samples (16 kHz) from a frame to the next: 50 frames a second."""
+WINDOW = 400
+"""Samples that a frame covers: HuBERT's frame t covers ``320 t`` to ``320 t + 400``, as a 25 ms filterbank's."""
+
+
+def frame_count(samples: int) -> int:
+    """Frames of so many samples, at least :data:`WINDOW`."""
+    return 1 + (samples - WINDOW) // HOP
 
 
 @dataclass(frozen=True)
@@ -80,14 +89,32 @@ def speaker_task(data: Path, scale: float = 1.0) -> ProbeTask:
     """
     root = _corpus(data, voxceleb1.NAME, voxceleb1.DIRECTORY, scale)
     splits = read_metadata(root / voxceleb1.METADATA, root)
-    speakers = sorted({recording.speaker for recording in splits["train"]})
+    return _utterance_task(
+        "speaker",
+        # A group is a video, one occasion.
+        {
+            split: [(recording.path, recording.speaker, str(recording.path.parent)) for recording in splits[split]]
+            for split in ("train", "test")
+        },
+    )
 
-    def utterance(recording: Recording) -> Utterance:
-        label = _index(speakers, recording.speaker, recording.path)
-        return Utterance(recording.path, label, str(recording.path.parent))  # the video
 
-    train, test = ([utterance(recording) for recording in splits[split]] for split in ("train", "test"))
-    return ProbeTask("speaker", "utterances", speakers, train, test)
+def speaker_frame_task(data: Path, scale: float = 1.0) -> ProbeTask:
+    """The speaker in every single frame, of a third of :func:`speaker_task`'s training data and of its whole test.
+
+    So van den Oord et al. (2018, arXiv 1807.03748, section 3.1) probe for speakers. A frame of a spectrum shows a
+    phoneme more than a voice; what a model adds is what it remembers of the rest. In a mean over time of a clean
+    synthetic voice the spectrum alone shows nearly all.
+
+    Args and errors: as :func:`speaker_task`.
+    """
+    task = speaker_task(data, scale)
+
+    def by_frame(utterance: Utterance) -> Utterance:
+        return replace(utterance, labels=utterance.labels.repeat(frame_count(len(utterance.wav()))))
+
+    train, test = (list(map(by_frame, utterances)) for utterances in (task.train[::3], task.test))
+    return ProbeTask("speaker-frame", "frames", task.classes, train, test)
 
 
 def intent_task(data: Path, scale: float = 1.0) -> ProbeTask:
@@ -102,15 +129,27 @@ def intent_task(data: Path, scale: float = 1.0) -> ProbeTask:
         UserError: If it is to be made and the extra ``mini`` is not installed.
     """
     root = _corpus(data, fluent_speech_commands.NAME, fluent_speech_commands.DIRECTORY, scale)
-    splits = {split: read_split(root, split) for split in ("train", "test")}
-    intents = sorted({" ".join(command.values) for command in splits["train"]})
+    return _utterance_task(
+        "intent",
+        # A group is a speaker.
+        {
+            split: [
+                (command.path, " ".join(command.values), command.path.parent.name)
+                for command in read_split(root, split)
+            ]
+            for split in ("train", "test")
+        },
+    )
 
-    def utterance(command: Command) -> Utterance:
-        label = _index(intents, " ".join(command.values), command.path)
-        return Utterance(command.path, label, command.path.parent.name)  # the speaker
 
-    train, test = ([utterance(command) for command in splits[split]] for split in ("train", "test"))
-    return ProbeTask("intent", "utterances", intents, train, test)
+def _utterance_task(name: str, splits: Mapping[str, Sequence[tuple[Path, str, str]]]) -> ProbeTask:
+    """A task of whole files; of each its path, its class and its group."""
+    classes = sorted({label for _, label, _ in splits["train"]})
+    train, test = (
+        [Utterance(path, _index(classes, label, path), group) for path, label, group in splits[split]]
+        for split in ("train", "test")
+    )
+    return ProbeTask(name, "utterances", classes, train, test)
 
 
 def _corpus(data: Path, name: str, directory: str, scale: float) -> Path:

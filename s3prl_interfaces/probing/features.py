@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from s3prl_interfaces.errors import UpstreamError
-from s3prl_interfaces.probing.data import ProbeTask, Utterance
-from s3prl_interfaces.probing.phonemes import HOP, WINDOW
+from s3prl_interfaces.probing.data import HOP, ProbeTask, Utterance, frame_count
 
 TOLERABLE_FRAMES = 5
 """Frames by which an upstream may fall short of an utterance's end, as in S3PRL; the last one is then repeated."""
@@ -54,7 +53,7 @@ def upstream_extractor(upstream: nn.Module) -> Extractor:
     def extract(wav: Tensor) -> list[Tensor]:
         with torch.inference_mode():
             states = upstream([wav.to(device)])["hidden_states"]
-        wanted = torch.arange(_frames(len(wav))) * HOP // rate
+        wanted = torch.arange(frame_count(len(wav))) * HOP // rate
         frames = states[0].size(1)
         if wanted[-1] >= frames + TOLERABLE_FRAMES:
             raise UpstreamError(
@@ -117,7 +116,3 @@ def examples(task: ProbeTask, split: str, extract: Extractor, name: str) -> Exam
         utterances=np.repeat(np.arange(len(utterances)), counts),
         groups=np.repeat([groups[utterance.group] for utterance in utterances], counts),
     )
-
-
-def _frames(samples: int) -> int:
-    return 1 + (samples - WINDOW) // HOP

@@ -17,12 +17,7 @@ from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.mini_superb.espeak import Espeak, Phoneme
 from s3prl_interfaces.mini_superb.sentences import sentences
 from s3prl_interfaces.mini_superb.speakers import make_speakers, record_aligned
-from s3prl_interfaces.probing.data import ProbeTask, Utterance
-
-HOP = 320
-"""Samples (16 kHz) from a frame to the next: 50 frames a second."""
-WINDOW = 400
-"""Samples that a frame covers: HuBERT's frame t covers ``320 t`` to ``320 t + 400``, as a 25 ms filterbank's."""
+from s3prl_interfaces.probing.data import HOP, WINDOW, ProbeTask, Utterance, frame_count
 
 SILENCE = "_"
 CLASSES = (
@@ -93,7 +88,7 @@ def frame_labels(phonemes: Sequence[Phoneme], samples: int) -> NDArray[np.int64]
     Returns:
         Indices into :data:`CLASSES`, ``(1 + (samples - 400) // 320,)``.
     """
-    centres = np.arange(1 + (samples - WINDOW) // HOP) * HOP + WINDOW // 2
+    centres = np.arange(frame_count(samples)) * HOP + WINDOW // 2
     starts = np.array([phoneme.start for phoneme in phonemes])
     classes = np.array([CLASSES.index(name) for name in (SILENCE, *(fold(phoneme.name) for phoneme in phonemes))])
     return classes[np.searchsorted(starts, centres, side="right")]
