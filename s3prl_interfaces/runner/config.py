@@ -13,7 +13,7 @@ from s3prl_interfaces.errors import ConfigError, unknown_name
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.schema import read_block
 
-BLOCKS = ("runner", "optimizer", "scheduler", "specaug", "downstream_expert", "interface", "interfaces")
+BLOCKS = ("runner", "optimizer", "scheduler", "specaug", "downstream_expert", "interface", "interfaces", "upstream")
 
 
 @dataclass(frozen=True, kw_only=True)

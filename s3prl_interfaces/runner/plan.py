@@ -165,6 +165,7 @@ def _refuse_another_run(given: RunArguments, stored: RunArguments, config: dict[
     normalizes = "on" if options.get("normalize") else "off"
     for flag, asked, kept in (
         ("-u", given.upstream, stored.upstream),
+        ("--upstream_unpadded", given.upstream_unpadded, stored.upstream_unpadded),
         (
             "-d",
             given.downstream and canonical_name(given.downstream, config),

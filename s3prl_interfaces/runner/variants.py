@@ -59,12 +59,17 @@ def variants(args: RunArguments, config: Mapping[str, Any]) -> list[Variant]:
 
 
 def settle(args: RunArguments, config: Mapping[str, Any], interface: object) -> tuple[RunArguments, dict[str, Any]]:
-    """Let an interface that was asked for win over the config, and ``-o`` over both.
+    """Let an interface and an upstream that were asked for win over the config, and ``-o`` over both.
+
+    The config's ``upstream``, such as ``tiny_hubert`` in ``configs/mini/``, is what ``-u`` says where it is left out.
 
     Args:
         args: of the run; not changed.
         config: merged; not changed.
         interface: a name, a name with options, a mapping with a ``name``, or None for the config's own.
+
+    Raises:
+        ConfigError: the config's ``upstream`` is no name, or ``-o`` or the interface is none.
     """
     args, settled = copy.deepcopy(args), copy.deepcopy(dict(config))
     if interface is not None:
@@ -76,6 +81,10 @@ def settle(args: RunArguments, config: Mapping[str, Any], interface: object) -> 
     apply_overrides(args.override, args, settled)
     if args.interface and args.interface != chosen:  # `-o args.interface=NAME`
         set_interface(settled, *parse_interface(args.interface[0]))
+    upstream = settled.pop("upstream", None)  # args.yaml says which it was
+    if upstream is not None and not isinstance(upstream, str):
+        raise ConfigError(f"`upstream` must be a name, as `-u` takes it, but is {upstream!r}.")
+    args.upstream = args.upstream or upstream
     return args, settled
 
 

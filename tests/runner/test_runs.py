@@ -201,6 +201,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
         ("seeds", [1337, 3]),
         ("lr", [0.5]),
         ("upstream", "fbank"),
+        ("upstream_unpadded", True),
         ("downstream", "example"),
     ],
 )

@@ -123,3 +123,24 @@ def test_from_the_command_line(monkeypatch):
     (args,) = asked
     assert (args.interface, args.seeds, args.lr) == (["a", "b:c=1"], [1, 2], [0.001, 0.1])
     assert (args.normalize, args.order_seed, args.seed) == ("both", 7, 1337)
+
+
+@pytest.mark.parametrize(
+    ("asked", "override", "upstream"),
+    [
+        (None, None, "small"),
+        ("hubert", None, "hubert"),
+        (None, "args.upstream=fbank", "fbank"),
+        (None, "config.upstream=fbank", "fbank"),
+    ],
+)
+def test_the_configs_upstream_stands_in_for_the_one_that_is_left_out(asked, override, upstream):
+    args = RunArguments(mode="train", upstream=asked, override=override)
+    (lane,) = variants(args, {"upstream": "small", "runner": {}})
+    assert lane.args.upstream == upstream
+    assert lane.config == {"runner": {}}
+
+
+def test_the_configs_upstream_is_a_name():
+    with pytest.raises(ConfigError, match=r"`upstream` must be a name, as `-u` takes it, but is \['hubert'\]"):
+        variants(RunArguments(mode="train"), {"upstream": ["hubert"]})
