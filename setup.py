@@ -45,7 +45,7 @@ setup(
         "s3prl_interfaces.configs.mini.quick",
     ],
     package_dir={"s3prl_interfaces.configs": "configs"},
-    package_data={"": ["*.css", "*.yaml", "py.typed"]},
+    package_data={"": ["*.css", "*.yaml", "py.typed"], "s3prl_interfaces.tiny_hubert": ["model/*"]},
     # torch and torchaudio are pinned together: neither's metadata says which other it can be imported with, and the
     # newest of each cannot be.
     install_requires=[

@@ -92,7 +92,8 @@ def _fill_run(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "-u",
         "--upstream",
-        help="a name of S3PRL's hub, hf:FOLDER_OR_ID (transformers), FILE.py:FACTORY or package.module:FACTORY",
+        help="a name of S3PRL's hub, tiny_hubert, hf:FOLDER_OR_ID (transformers), FILE.py:FACTORY or "
+        "package.module:FACTORY",
     )
     what.add_argument("-d", "--downstream", help="the task, by SUPERB's or S3PRL's name")
     what.add_argument("-v", "--downstream_variant", help="a variant of the task, handed to it")
@@ -150,7 +151,9 @@ def _fill_run(parser: argparse.ArgumentParser) -> None:
     )
     upstream.add_argument("--upstream_model_name", default="model.pt", help="checkpoint in a huggingface repository")
     upstream.add_argument("--upstream_revision", help="revision of a huggingface repository, or of an id after hf:")
-    upstream.add_argument("--upstream_unpadded", action="store_true", help="hf: run utterances one at a time")
+    upstream.add_argument(
+        "--upstream_unpadded", action="store_true", help="hf: and tiny_hubert: run utterances one at a time"
+    )
     upstream.add_argument("--cache_dir", help="where S3PRL keeps downloads")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--seed", type=int, default=1337, help="of initialisation, dropout and SpecAugment")

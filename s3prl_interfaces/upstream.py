@@ -1,4 +1,4 @@
-"""Getting an upstream by name: S3PRL's hub, transformers, a Python file or module of the user's.
+"""Getting an upstream by name: S3PRL's hub, transformers, a Python file or module of the user's, the small one here.
 
 An upstream is what S3PRL calls one (``s3prl/upstream/interfaces.py``): a module that takes a list of 1-D
 float waveforms at 16 kHz and returns a dict whose ``hidden_states`` are tensors (batch, time, width), and
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 TRANSFORMERS = "hf:"
 """What a name of transformers begins with: ``hf:FOLDER_OR_ID``."""
+SHIPPED = {"tiny_hubert": Path(__file__).parent / "tiny_hubert" / "model"}
+"""Upstreams that come with this package: a name, and a folder of transformers."""
 
 _NEEDS_A_FILE = ("_local", "_url", "_custom", "_gdriveid")
 _CALLED_AS = "It is called as S3PRL calls a hub entry: (ckpt=..., model_config=..., refresh=...); take **kwargs."
@@ -51,11 +53,12 @@ def load_upstream(
     """Build an upstream as S3PRL's runner does (``downstream/runner.py``, ``_get_upstream``).
 
     Args:
-        name: An entry of ``s3prl.hub`` (``hubert``, ``wavlm_local``, ...). Or ``hf:FOLDER_OR_ID``, a speech encoder of
-            transformers: a folder that ``save_pretrained`` has written, or an id of the Hugging Face Hub. Or
-            ``FILE.py:FACTORY`` or ``package.module:FACTORY``, a class or function of the user's that returns the
-            upstream. It is called as S3PRL calls a hub entry, with the keywords ``ckpt``, ``model_config`` and
-            ``refresh``: best it takes ``**kwargs``. With ``hub="huggingface"`` a repository there with code of its own.
+        name: An entry of ``s3prl.hub`` (``hubert``, ``wavlm_local``, ...), or ``tiny_hubert``, which comes with this
+            package. Or ``hf:FOLDER_OR_ID``, a speech encoder of transformers: a folder that ``save_pretrained`` has
+            written, or an id of the Hugging Face Hub. Or ``FILE.py:FACTORY`` or ``package.module:FACTORY``, a class or
+            function of the user's that returns the upstream. It is called as S3PRL calls a hub entry, with the
+            keywords ``ckpt``, ``model_config`` and ``refresh``: best it takes ``**kwargs``. With
+            ``hub="huggingface"`` a repository there with code of its own.
         ckpt: The checkpoint file (``-k``), for the entries that take one.
         model_config: The upstream's configuration file (``-g``), for the entries that take one.
         refresh: Download again what S3PRL has downloaded before.
@@ -64,7 +67,7 @@ def load_upstream(
         model_name: The checkpoint's name within that repository.
         revision: The branch, tag or commit of that repository, or of an id after ``hf:``; pin a commit to know what
             code runs, and what weights.
-        unpadded: Run utterances one at a time, so that none has padding beside it; of ``hf:``.
+        unpadded: Run utterances one at a time, so that none has padding beside it; of ``hf:`` and ``tiny_hubert``.
 
     Returns:
         The upstream, on the device and in the mode in which its loader leaves it.
@@ -74,10 +77,10 @@ def load_upstream(
             loader fails, or what it returns is not an upstream.
     """
     options = {"ckpt": ckpt, "model_config": model_config, "refresh": refresh}
-    if name.startswith(TRANSFORMERS):
+    if name.startswith(TRANSFORMERS) or name in SHIPPED:
         return _from_transformers(name, hub, revision, unpadded, options)
     if unpadded:
-        raise UpstreamError(f"--upstream_unpadded goes with `-u hf:FOLDER_OR_ID`, not with {name!r}.")
+        raise UpstreamError(f"--upstream_unpadded goes with `-u hf:FOLDER_OR_ID` and tiny_hubert, not with {name!r}.")
     if hub == "huggingface":
         if ckpt is not None:
             raise UpstreamError("-k does not go with --hub huggingface: name its file by --upstream_model_name.")
@@ -90,14 +93,14 @@ def load_upstream(
 
 
 def list_upstreams() -> list[str]:
-    """The names of S3PRL's hub entries, sorted.
+    """The names of S3PRL's hub entries and of what comes with this package, sorted.
 
     Beside them :func:`load_upstream` takes ``hf:FOLDER_OR_ID``, ``FILE.py:FACTORY`` and ``package.module:FACTORY``.
 
     Raises:
         UpstreamError: S3PRL is not installed or cannot be imported.
     """
-    return sorted(_entries())
+    return sorted([*_entries(), *SHIPPED])
 
 
 def _entries() -> dict[str, Callable[..., Any]]:
@@ -132,7 +135,8 @@ def _from_s3prl(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _from_transformers(name: str, hub: str, revision: str | None, unpadded: bool, options: dict[str, Any]) -> nn.Module:
-    source = name.removeprefix(TRANSFORMERS)
+    shipped = SHIPPED.get(name)
+    source = name.removeprefix(TRANSFORMERS) if shipped is None else str(shipped)
     what = f"Upstream {name!r}"
     if options["ckpt"] is not None or options["model_config"] is not None:
         raise UpstreamError(
@@ -142,6 +146,9 @@ def _from_transformers(name: str, hub: str, revision: str | None, unpadded: bool
         raise UpstreamError(f"{what} needs no --hub: leave --hub {hub} out, which is for repositories with code.")
     if not source:
         raise UpstreamError(f"{what}: write hf:FOLDER_OR_ID.")
+    if shipped is not None and (revision is not None or not shipped.is_dir()):
+        missing = f"its folder {shipped} is missing: install s3prl-interfaces again"
+        raise UpstreamError(f"{what}: {missing if revision is None else 'it has no revisions'}.")
     with _failures_of(what):
         return load_transformers_upstream(source, revision=revision, refresh=options["refresh"], unpadded=unpadded)
 

@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 install mini
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # as in demo.sh
-upstream="${UPSTREAM:-scripts/demo_upstream.py:build}"
+upstream="${UPSTREAM:-tiny_hubert}"
 tasks="${TASKS:-pr asr ks sid sv er ic sf}"
 seeds="${SEEDS:-1337}"
 interfaces=("$@")

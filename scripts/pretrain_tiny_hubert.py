@@ -52,7 +52,7 @@ def pretrain(options: argparse.Namespace) -> None:
         # HuBERT's second round starts from fresh weights; here there is no time to learn all of it twice.
         train(model, corpus, targets, plans[2], options.seed + 1, "second round")
         save(model, options.folder)
-        logger.info("%s was written after %.0f s", options.folder, time.monotonic() - began)
+        logger.info("Written after %.0f s", time.monotonic() - began)
 
 
 def check(options: argparse.Namespace) -> None:

@@ -277,7 +277,7 @@ def test_list_tasks(capsys):
 
 def test_list_upstreams(capsys):
     *listed, transformers, _, _ = out(capsys, "list", "upstreams")
-    assert {"hubert", "wavlm_large", "wav2vec2_local", "fbank"} <= set(listed)
+    assert {"hubert", "wavlm_large", "wav2vec2_local", "fbank", "tiny_hubert"} <= set(listed)
     assert listed == sorted(listed)
     assert transformers == "hf:FOLDER_OR_ID"
 

@@ -14,6 +14,7 @@ import yaml
 from downstream_tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
+MODEL = ("README.md", "config.json", "model.safetensors", "preprocessor_config.json")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -54,6 +55,7 @@ def test_the_wheel_has_all_that_is_needed(site):
         "s3prl_interfaces/configs/interface/hconv.yaml",
         "s3prl_interfaces/results/report/page.css",
         "s3prl_interfaces/results/published.yaml",
+        *(f"s3prl_interfaces/tiny_hubert/model/{name}" for name in MODEL),
         *(f"s3prl_interfaces/configs/{task.name}.yaml" for task in TASKS),
         *(f"s3prl_interfaces/configs/mini/{task.name}.yaml" for task in TASKS),
         *(f"s3prl_interfaces/configs/mini/quick/{task.name}.yaml" for task in TASKS),

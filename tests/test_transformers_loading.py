@@ -15,7 +15,7 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from s3prl_interfaces.errors import UpstreamError
-from s3prl_interfaces.upstream import load_upstream
+from s3prl_interfaces.upstream import SHIPPED, load_upstream
 from tests import upstream_checkpoints
 from tests.transformers_models import (
     FAMILIES,
@@ -255,8 +255,23 @@ def test_options_that_do_not_go_with_it_are_named(transformers_folder):
         load_upstream(name, revision="main")
     with pytest.raises(UpstreamError, match=r"--upstream_unpadded goes with `-u hf:FOLDER_OR_ID`.*not with 'fbank'"):
         load_upstream("fbank", unpadded=True)
-    with pytest.raises(UpstreamError, match=r"Unknown upstream 'hubrt'.*'hubert'.*hf:FOLDER_OR_ID"):
-        load_upstream("hubrt")
+    with pytest.raises(UpstreamError, match=r"Unknown upstream 'tiny_hubrt'.*'tiny_hubert'.*hf:FOLDER_OR_ID"):
+        load_upstream("tiny_hubrt")
+
+
+def test_what_comes_with_the_package_needs_no_prefix(transformers_folder, monkeypatch, tmp_path):
+    monkeypatch.setitem(SHIPPED, "tiny_hubert", transformers_folder("hubert_large"))
+    wavs = utterances(9600, 4321)
+    expected = states_of(load(transformers_folder("hubert_large")), wavs)
+    upstream = load_upstream("tiny_hubert", unpadded=True)
+    assert upstream.unpadded
+    torch.testing.assert_close(states_of(load_upstream("tiny_hubert"), wavs), expected, atol=0, rtol=0)
+    for option in ({"ckpt": "a.pt"}, {"model_config": "a.yaml"}, {"revision": "main"}):
+        with pytest.raises(UpstreamError, match=r"^Upstream 'tiny_hubert'"):
+            load_upstream("tiny_hubert", **option)
+    monkeypatch.setitem(SHIPPED, "tiny_hubert", tmp_path / "nowhere")
+    with pytest.raises(UpstreamError, match=r"'tiny_hubert': its folder .*nowhere is missing: install"):
+        load_upstream("tiny_hubert")
 
 
 @pytest.fixture
