@@ -1,8 +1,8 @@
 """The convolutions learn to hear before the blocks learn to listen: they are trained to give a log-mel spectrum.
 
 HuBERT learns its filters by masked prediction, in some hundreds of thousands of updates of 45 minutes of speech each.
-Where there is time for a few thousand updates of seconds, that leaves the filters all but deaf to formants. Regression
-on the spectrum of the very audio that they hear, an utterance's only label being itself, takes minutes.
+Where there is time for a few thousand updates of seconds they hold everything up. Regression on the spectrum of the
+very audio that they hear, an utterance's only label being itself, takes minutes.
 """
 
 import logging
