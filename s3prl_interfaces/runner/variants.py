@@ -77,15 +77,22 @@ def settle(args: RunArguments, config: Mapping[str, Any], interface: object) -> 
         args.interface = [name]
         set_interface(settled, name, options)
     chosen = list(args.interface)
+    configured = _take_upstream(settled)
+    args.upstream = args.upstream or configured
     # After the choice: `--interface hconv -o config.interface.kernel_size=3`.
     apply_overrides(args.override, args, settled)
+    args.upstream = _take_upstream(settled) or args.upstream  # `-o config.upstream=NAME`
     if args.interface and args.interface != chosen:  # `-o args.interface=NAME`
         set_interface(settled, *parse_interface(args.interface[0]))
-    upstream = settled.pop("upstream", None)  # args.yaml says which it was
+    return args, settled
+
+
+def _take_upstream(config: dict[str, Any]) -> str | None:
+    """Take the upstream's name out of a config: args.yaml says which one it was."""
+    upstream = config.pop("upstream", None)
     if upstream is not None and not isinstance(upstream, str):
         raise ConfigError(f"`upstream` must be a name, as `-u` takes it, but is {upstream!r}.")
-    args.upstream = args.upstream or upstream
-    return args, settled
+    return upstream
 
 
 def _vary(args: RunArguments, config: dict[str, Any]) -> Iterator[Variant]:

@@ -132,6 +132,8 @@ def test_from_the_command_line(monkeypatch):
         ("hubert", None, "hubert"),
         (None, "args.upstream=fbank", "fbank"),
         (None, "config.upstream=fbank", "fbank"),
+        ("hubert", "config.upstream=fbank", "fbank"),
+        ("hubert", "args.upstream=fbank", "fbank"),
     ],
 )
 def test_the_configs_upstream_stands_in_for_the_one_that_is_left_out(asked, override, upstream):
