@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio
 from numpy.random import RandomState
 from transformers import HubertConfig, HubertModel
 
@@ -29,7 +30,7 @@ from s3prl_interfaces.tiny_hubert.distortion import distort
 from s3prl_interfaces.tiny_hubert.filters import FilterPlan, Spectrum, fit_spectrum, learn_filters
 from s3prl_interfaces.tiny_hubert.network import layer_features, make_model, normalized, save, scale_weights
 from s3prl_interfaces.tiny_hubert.pretraining import Round, draw_mask, train
-from s3prl_interfaces.tiny_hubert.schedule import make_optimizer, rate
+from s3prl_interfaces.tiny_hubert.schedule import make_optimizer, rate, update
 from s3prl_interfaces.tiny_hubert.targets import Targets, cluster, mfcc
 from s3prl_interfaces.tiny_hubert.voices import draw_variant
 from s3prl_interfaces.upstream import load_upstream
@@ -147,6 +148,22 @@ def test_every_utterance_has_its_own_voice_text_and_delivery(monkeypatch):
     assert [int(np.median(made.wav(index)[8000:-8000].sign())) for index in (0, 1)] == [1, -1]
 
 
+def test_speech_keeps_its_pitch(monkeypatch):
+    """eSpeak NG speaks at 22,050 Hz."""
+
+    class Tone:
+        __enter__ = __exit__ = lambda self, *_: self
+        define_variant = lambda *_: None  # noqa: E731
+
+        def speak(self, *_, **__):
+            return (8000 * np.sin(2 * math.pi * 440 * np.arange(44100) / 22050)).astype(np.int16)
+
+    monkeypatch.setattr(corpora, "Espeak", Tone)
+    wav = make_corpus(0.0005, None, seed=3).wav(0)
+    assert 2 <= len(wav) / 16000 < 3.1
+    assert abs(np.abs(np.fft.rfft(wav.numpy())).argmax() * 16000 / len(wav) - 440) < 1
+
+
 def test_recordings_are_added(tmp_path, corpus):
     time = np.arange(8000 * 40) / 8000
     tone = 0.5 * np.sin(2 * math.pi * 440 * time)
@@ -176,10 +193,14 @@ def test_recordings_are_added(tmp_path, corpus):
 def test_batches_are_of_one_length_and_on_the_grid_of_frames():
     lengths = np.array([4000, 9000, 9001, 20000, 20000, 20000, 3999])
     speech = Corpus(np.zeros(lengths.sum(), dtype=np.int16), np.cumsum(lengths))
-    starts = set()
+    starts, orders, pairs = set(), set(), set()
     for seed in range(20):
         batches = list(draw_batches(speech, 2, 10000, Random(seed)))
         assert len(batches) == 3
+        order = [batch[0].length for batch in batches]
+        assert sorted(order) == [3999, 9000, 10000]  # like beside like: little is cut off
+        orders.add(tuple(order))
+        pairs.add(frozenset(crop.utterance for crop in batches[order.index(10000)]))
         used = [crop.utterance for batch in batches for crop in batch]
         assert len(set(used)) == 6  # none twice
         for batch in batches:
@@ -190,6 +211,8 @@ def test_batches_are_of_one_length_and_on_the_grid_of_frames():
                 assert crop.start + length <= lengths[crop.utterance]
                 starts.add(crop.start)
     assert len(starts) > 10
+    assert len(orders) > 3
+    assert pairs == {frozenset(pair) for pair in ((3, 4), (3, 5), (4, 5))}
     with pytest.raises(UserError, match="7 utterances are too few for a batch of 8"):
         next(draw_batches(speech, 8, 10000, Random(0)))
 
@@ -225,6 +248,18 @@ def test_a_frame_of_the_targets_is_a_frame_of_the_network(spectrum):
         assert spectrum.of(wav).shape == (frames, 40)
         assert frames == int(model._get_feat_extract_output_lengths(torch.tensor(samples)))
         assert layer_features(model, 3)(wav).shape == (frames, 128)
+
+
+def test_features_of_faint_speech_are_those_of_loud_speech():
+    wav = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    features = layer_features(small(), 1)
+    torch.testing.assert_close(features(wav / 100), features(wav), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        normalized(torch.stack([3 * wav, wav + 1])),
+        ((wav - wav.mean()) / wav.std()).expand(2, -1),
+        rtol=1e-3,
+        atol=1e-3,
+    )
 
 
 def test_mfcc_frame_sees_its_own_samples_only():
@@ -295,6 +330,12 @@ def test_spectrum_is_white_on_what_it_was_fitted_to(corpus, spectrum):
     assert not torch.equal(fit_spectrum(corpus, seed=2).rotation, spectrum.rotation)
 
 
+def test_spectrum_is_kaldis_on_16_bit_samples(corpus, spectrum):
+    wav = corpus.wav(0)
+    bands = torchaudio.compliance.kaldi.fbank(32768 * wav[None], num_mel_bins=80, frame_shift=20).clamp(min=5)
+    torch.testing.assert_close(spectrum.of(wav), (bands - spectrum.mean) @ spectrum.rotation)
+
+
 def test_spectrum_of_a_frame_sees_its_own_samples_only(spectrum):
     wav = 0.01 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
     changed = wav.clone()
@@ -332,6 +373,21 @@ def test_optimizer_follows_the_rate():
         optimizer.step()
         schedule.step()
     assert group["lr"] == 0
+
+
+def test_update_is_adamw_on_a_cut_gradient():
+    """Beside a plain loop, of gradients that are long and short and differ from update to update."""
+    gradients = [torch.tensor([3.0, -4.0]), torch.tensor([0.1, 0.2]), torch.tensor([-60.0, 80.0])]
+    ours, plain = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    optimizer, schedule = make_optimizer([ours], 0.1, 10)
+    reference = torch.optim.AdamW([plain], lr=0.1, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
+    for step, gradient in enumerate(gradients):
+        update(ours @ gradient, optimizer, schedule)
+        reference.param_groups[0]["lr"] = 0.1 * rate(step, 10)
+        plain.grad = gradient / max(1.0, gradient.norm().item())
+        reference.step()
+        torch.testing.assert_close(ours, plain)
+    assert not ours.equal(torch.ones(2))
 
 
 def test_mask():
@@ -503,7 +559,7 @@ def test_what_an_update_is_made_of(monkeypatch):
     """The input is distorted, then normalized, hidden frames are replaced, and the loss weighs both kinds of frames."""
     speech, targets = tones()
     model = small()
-    heard, masks, entered, losses, drawn = [], [], [], [], []
+    heard, masks, entered, losses, drawn, modes, trained = [], [], [], [], [], [], []
 
     def louder(wavs, _):
         drawn.append(wavs)
@@ -524,10 +580,16 @@ def test_what_an_update_is_made_of(monkeypatch):
     monkeypatch.setattr(pretraining.functional, "cross_entropy", cross_entropy)
     model.feature_extractor.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
     model.encoder.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0].detach().clone()))
+    model.encoder.register_forward_pre_hook(lambda *_: modes.append(model.training))
+    monkeypatch.setattr(pretraining, "make_optimizer", lambda *of: (trained.extend(of[0]), make_optimizer(*of))[1])
     fill = model.masked_spec_embed.detach().clone()
+    model.eval()  # as clustering leaves it
     train(model, speech, targets, Round(4, 2, batch=8, crop_seconds=0.5, hidden_share=0.8), seed=1, name="test")
     assert [len(calls) for calls in (heard, masks, entered, losses, drawn)] == [2] * 5
     assert torch.equal(drawn[0], crops(speech, next(endless_batches(speech, 8, 8000, Random(1)))))
+    assert modes == [True, True]
+    predictor = [torch.Size([4, 32]), torch.Size([4])]
+    assert [weight.shape for weight in trained] == [*(weight.shape for weight in model.parameters()), *predictor]
     assert not torch.equal(masks[0], masks[1])
     assert not model.masked_spec_embed.equal(fill)
     torch.testing.assert_close(heard[0], normalized(drawn[0].flip(1)))

@@ -23,6 +23,8 @@ from s3prl_interfaces.tiny_hubert.voices import draw_variant
 SAMPLE_RATE = 16000
 HOP = 320
 """Samples from a frame of the network to the next."""
+WINDOW = 400
+"""Samples that a frame is made of, before the transformer looks around."""
 _VOICES = 1000
 _ENGLISH = 0.6  # share of the synthetic utterances
 _LONGEST = 15.6  # seconds of a recording that are used at a time, as HuBERT's 250,000 samples

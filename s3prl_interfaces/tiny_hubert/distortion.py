@@ -4,7 +4,8 @@ import torch
 import torchaudio
 from torch import Generator, Tensor
 
-SAMPLE_RATE = 16000
+from s3prl_interfaces.tiny_hubert.corpus import SAMPLE_RATE
+
 _CLEAN = 0.25  # share of the utterances that stay as they are
 _ROOM = 0.5  # of the others: share that is in a room
 _VOICE = 0.2  # of the others: share with a second voice over at most half of the utterance

@@ -7,7 +7,6 @@ very audio that they hear, an utterance's only label being itself, takes minutes
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -21,7 +20,7 @@ from transformers import HubertModel
 from s3prl_interfaces.tiny_hubert.corpus import SAMPLE_RATE, Corpus, crops, endless_batches
 from s3prl_interfaces.tiny_hubert.distortion import distort
 from s3prl_interfaces.tiny_hubert.network import normalized
-from s3prl_interfaces.tiny_hubert.schedule import make_optimizer
+from s3prl_interfaces.tiny_hubert.schedule import make_optimizer, update
 
 logger = logging.getLogger(__name__)
 
@@ -94,22 +93,17 @@ def learn_filters(model: HubertModel, corpus: Corpus, plan: FilterPlan, seed: in
     weights = [*model.feature_extractor.parameters(), *model.feature_projection.layer_norm.parameters()]
     weights += read_out.parameters()
     optimizer, schedule = make_optimizer(weights, plan.learning_rate, plan.updates)
-    batches = _endless(corpus, plan, random)
+    batches = endless_batches(corpus, plan.batch, round(plan.crop_seconds * SAMPLE_RATE), random)
     seen: list[Tensor] = []
     began = time.monotonic()
     model.train()
     for step in tqdm(range(1, plan.updates + 1), desc="filters", unit="update", disable=None):
-        wavs = distort(next(batches), noise)
+        wavs = distort(crops(corpus, next(batches)), noise)
         wanted = torch.stack([spectrum.of(wav) for wav in wavs]).to(model.device)
         with torch.autocast(model.device.type, torch.bfloat16):
             features = model.feature_extractor(normalized(wavs).to(model.device)).transpose(1, 2)
         given = read_out(model.feature_projection.layer_norm(features.float()))
-        loss = functional.mse_loss(given, wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        schedule.step()
+        update(functional.mse_loss(given, wanted), optimizer, schedule)
         seen.append((given - wanted).detach().square().mean(dim=(0, 1)).cpu())
         if step % _LOG_EVERY == 0 or step == plan.updates:
             errors = torch.stack(seen).mean(dim=0)
@@ -128,8 +122,3 @@ def _bands(wav: Tensor) -> Tensor:
         32768 * wav[None], num_mel_bins=_BANDS, frame_length=25, frame_shift=20, sample_frequency=SAMPLE_RATE
     )
     return banks.clamp(min=_FLOOR)
-
-
-def _endless(corpus: Corpus, plan: FilterPlan, random: Random) -> Iterator[Tensor]:
-    for batch in endless_batches(corpus, plan.batch, round(plan.crop_seconds * SAMPLE_RATE), random):
-        yield crops(corpus, batch)

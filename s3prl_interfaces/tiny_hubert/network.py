@@ -10,9 +10,6 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from s3prl_interfaces.tiny_hubert.corpus import SAMPLE_RATE
 
-WINDOW = 400
-"""Samples that a frame is made of, before the transformer looks around."""
-
 
 def make_model() -> HubertModel:
     """The network with fresh weights, 2.3 million: 12 blocks of width 128.

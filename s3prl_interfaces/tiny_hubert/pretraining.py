@@ -12,10 +12,10 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import HubertModel
 
-from s3prl_interfaces.tiny_hubert.corpus import HOP, SAMPLE_RATE, Corpus, Crop, crops, endless_batches
+from s3prl_interfaces.tiny_hubert.corpus import HOP, SAMPLE_RATE, WINDOW, Corpus, Crop, crops, endless_batches
 from s3prl_interfaces.tiny_hubert.distortion import distort
-from s3prl_interfaces.tiny_hubert.network import WINDOW, normalized
-from s3prl_interfaces.tiny_hubert.schedule import make_optimizer
+from s3prl_interfaces.tiny_hubert.network import normalized
+from s3prl_interfaces.tiny_hubert.schedule import make_optimizer, update
 from s3prl_interfaces.tiny_hubert.targets import Targets
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def train(model: HubertModel, corpus: Corpus, targets: Targets, plan: Round, see
     weights = [weight for weight in (*model.parameters(), *predictor.parameters()) if weight.requires_grad]
     optimizer, schedule = make_optimizer(weights, plan.learning_rate, plan.updates)
     batches = endless_batches(corpus, plan.batch, round(plan.crop_seconds * SAMPLE_RATE), random)
-    seen: list[tuple[float, float, float]] = []
+    seen: list[Tensor] = []
     began = time.monotonic()
     model.train()
     for step in tqdm(range(1, plan.updates + 1), desc=name, unit="update", disable=None):
@@ -79,15 +79,12 @@ def train(model: HubertModel, corpus: Corpus, targets: Targets, plan: Round, see
         logits = predictor(frames.float())
         losses = functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
         loss = plan.hidden_share * losses[hidden].mean() + (1 - plan.hidden_share) * losses[~hidden].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        schedule.step()
+        update(loss, optimizer, schedule)
         right = (logits.argmax(dim=-1) == wanted).float()
-        seen.append((losses[hidden].mean().item(), right[hidden].mean().item(), right[~hidden].mean().item()))
+        # Tensors, read when they are logged: each reading would make a GPU wait.
+        seen.append(torch.stack([losses[hidden].detach().mean(), right[hidden].mean(), right[~hidden].mean()]))
         if step % _LOG_EVERY == 0 or step == plan.updates:
-            loss_hidden, accuracy_hidden, accuracy_shown = np.mean(seen, axis=0)
+            loss_hidden, accuracy_hidden, accuracy_shown = torch.stack(seen).mean(dim=0).tolist()
             logger.info(
                 "%s: update %d of %d, hidden frames: loss %.3f, accuracy %.3f; the others: accuracy %.3f; %.0f s",
                 *(name, step, plan.updates, loss_hidden, accuracy_hidden, accuracy_shown, time.monotonic() - began),
