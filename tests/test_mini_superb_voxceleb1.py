@@ -18,7 +18,7 @@ from s3prl_interfaces.mini_superb.speakers import make_sibling, make_speakers
 
 CORPUS = ["voxceleb1"]
 SCALE = 0.03
-SHA256 = "ffc03ea58d84fdaf496317e3e397bf58b5d7273867e15d5f530e18121660ae8c"
+SHA256 = "31382ee5186fb83a51ff657de88f086cc08416859bc998e600238ab492d7c199"
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,20 @@ def test_plan_at_full_size():
     assert len(rooms) == len(videos)
 
 
+def test_microphones_of_videos_differ():
+    responses = []
+    for video in voxceleb1._plan(0, 1.0):
+        room = video.speaker.room
+        assert room.delays[:8] == tuple(range(1, 9))
+        taps = np.concatenate([[4096], room.gains[:8]]) / 4096
+        assert np.abs(taps[1]) <= 0.8
+        assert np.abs(taps[2:]).max() <= 0.351
+        responses.append(20 * np.log10(np.abs(np.fft.rfft(taps, 64))))
+    spread = np.std(responses, axis=0)[2:-2]
+    assert 3 < spread.min() < spread.max() < 8  # decibels, at each frequency
+    assert abs(np.corrcoef(np.transpose(responses))[8, 24]) < 0.4  # 2 kHz says little of 6 kHz
+
+
 def test_siblings_differ_in_accent_and_pitch():
     random = RandomState(0)
     for speaker in make_speakers(None, random):
@@ -189,7 +203,7 @@ def test_pinned_hash(tiny):
 
 def test_marker(tiny):
     marker = json.loads((tiny / "mini_superb.json").read_text())
-    assert marker == {"corpus": "voxceleb1", "version": 2, "seed": 0, "scale": SCALE, "sha256": corpus.digest(tiny)}
+    assert marker == {"corpus": "voxceleb1", "version": 3, "seed": 0, "scale": SCALE, "sha256": corpus.digest(tiny)}
 
 
 def test_other_seed_differs(tiny, lines, tmp_path):

@@ -7,8 +7,8 @@ before the real corpora are there. A task reads them as it reads the real ones a
 What they are: speech of eSpeak NG (the extra ``mini``: ``pip install 's3prl-interfaces[mini]'``), with many
 voices, accents, speaking rates and pitches, in slightly echoing and noisy rooms. In
 ``fluent_speech_commands``, ``librispeech`` and ``snips`` no speaker or voice variant is in two splits; in ``voxceleb1``
-every speaker is in all of SID's, but no room. The same seed and scale give the same bytes (of a FLAC file, the
-same samples).
+every speaker is in all of SID's, but no room and no microphone. The same seed and scale give the same bytes (of a
+FLAC file, the same samples).
 
 What they are not: data to draw conclusions from. Synthetic speech is far more regular than people's, the
 rooms are a few echoes and the corpora are small. Scores on them are comparable with one another at best; they
