@@ -25,7 +25,7 @@ from s3prl_interfaces.tiny_hubert.targets import cluster, mfcc
 
 LEAST_HOURS = 0.02
 """Of speech, for a batch and for the clusters."""
-UPDATES = (16000, 2500, 3500)
+UPDATES = (16000, 2500, 4500)
 MIDDLE = 6  # the layer whose clusters are the second round's targets, as in HuBERT Base
 
 logger = logging.getLogger(__name__)

@@ -314,7 +314,7 @@ def test_crops_have_the_clusters_of_their_frames():
 def test_spectrum_is_white_on_what_it_was_fitted_to(corpus, spectrum):
     noise = torch.Generator().manual_seed(1)
     order = Random(1).sample(range(len(corpus)), len(corpus))
-    wavs = [distort(corpus.wav(index)[None], noise)[0] for index in order]
+    wavs = [normalized(distort(corpus.wav(index)[None], noise))[0] for index in order]
     given = torch.cat([spectrum.of(wav) for wav in wavs])
     torch.testing.assert_close(given.mean(dim=0), torch.zeros(40), rtol=0, atol=0.01)
     covariance = torch.cov(given.T)
@@ -331,8 +331,9 @@ def test_spectrum_is_white_on_what_it_was_fitted_to(corpus, spectrum):
 
 
 def test_spectrum_is_kaldis_on_16_bit_samples(corpus, spectrum):
-    wav = corpus.wav(0)
-    bands = torchaudio.compliance.kaldi.fbank(32768 * wav[None], num_mel_bins=80, frame_shift=20).clamp(min=5)
+    """Of speech of ordinary loudness."""
+    wav = normalized(corpus.wav(0)[None])[0]
+    bands = torchaudio.compliance.kaldi.fbank(3000 * wav[None], num_mel_bins=80, frame_shift=20).clamp(min=5)
     torch.testing.assert_close(spectrum.of(wav), (bands - spectrum.mean) @ spectrum.rotation)
 
 
@@ -424,10 +425,13 @@ def test_distortion_keeps_time_and_leaves_some_clean():
     assert not torch.equal(distort(wavs, torch.Generator().manual_seed(1)), again)
 
 
-@pytest.mark.parametrize(("kind", "share"), [("_noise", 0.75), ("_reverberated", 0.375), ("_mixed", 0.15)])
+SHARES = {"_noise": 0.75, "_coloured": 0.75, "_reverberated": 0.375, "_mixed": 0.15}
+
+
+@pytest.mark.parametrize(("kind", "share"), SHARES.items())
 def test_share_of_each_distortion(monkeypatch, kind, share):
-    """Of the utterances 3 in 4 are distorted: all of them by noise, half by a room, a fifth by a voice."""
-    for other in {"_noise", "_reverberated", "_mixed"} - {kind}:
+    """Of the utterances 3 in 4 are distorted: by noise and microphone, half of them by a room, a fifth by a voice."""
+    for other in SHARES.keys() - {kind}:
         monkeypatch.setattr(distortion, other, lambda wavs, _, nothing=other == "_noise": wavs * (not nothing))
     random = torch.Generator().manual_seed(0)
     wavs = torch.randn(1000, 500, generator=random)
@@ -490,6 +494,37 @@ def test_second_voice_is_another_and_weaker_and_covers_half_at_most():
     added = distortion._mixed(ramps, random) - ramps
     chosen = (added > 0.01).any(dim=1)
     assert all(row[row > 1e-3].std() > 1e-3 for row in (added / ramps)[chosen])
+
+
+def test_microphone_changes_the_spectrum_smoothly_by_10_decibels_at_most():
+    random = torch.Generator().manual_seed(0)
+    wavs = torch.zeros(1000, 1600)
+    wavs[:, 800] = 1.0
+    heard = distortion._coloured(wavs, random)
+    gains = 2 * decibels(torch.fft.rfft(heard).abs())
+    assert 9 < gains.max() < 10.01
+    assert -10.01 < gains.min() < -9
+    # At the eight parts: the strength of an utterance, 0 to 10 dB, times -1 to 1.
+    mel = 1127 * math.log1p(8000 / 700) * torch.arange(8) / 7
+    parts = (700 * (torch.exp(mel / 1127) - 1) / 10).round().int()
+    torch.testing.assert_close(gains[:, parts].std(dim=0), torch.full((8,), 10 / 3), rtol=0.15, atol=0)
+    assert (torch.corrcoef(gains[:, parts].T) - torch.eye(8)).abs().max() < 0.15
+    # Between two parts in a straight line of mel.
+    low, high = (700 * (math.exp(place * math.log1p(8000 / 700)) - 1) / 10 for place in (6 / 7, 1))
+    middle = round(700 * (math.exp(6.5 / 7 * math.log1p(8000 / 700)) - 1) / 10)
+    ends = (gains[:, round(low)] + gains[:, round(high)]) / 2
+    torch.testing.assert_close(gains[:, middle], ends, rtol=0, atol=0.1)
+    # The sound stays where it is, and an odd number of samples stays odd.
+    assert (heard.square()[:, 700:901].sum(dim=1) / heard.square().sum(dim=1)).min() > 0.98
+    assert distortion._coloured(wavs[:2, :1599], random).shape == (2, 1599)
+
+
+def test_microphone_is_behind_the_noise(monkeypatch):
+    monkeypatch.setattr(distortion, "_CLEAN", 0.0)
+    monkeypatch.setattr(distortion, "_noise", lambda wavs, _: torch.ones_like(wavs))
+    monkeypatch.setattr(distortion, "_coloured", lambda wavs, _: 2 * wavs)
+    heard = distort(torch.zeros(3, 500), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(heard, torch.full((3, 500), 2.0))
 
 
 def small() -> HubertModel:
@@ -637,7 +672,7 @@ def test_learning_of_filters_is_repeatable(corpus):
 
 
 def test_filters_hear_what_their_spectrum_is_of(corpus, spectrum, monkeypatch):
-    """The very audio that they hear: distorted on both sides."""
+    """The very audio that they hear: distorted and normalized on both sides."""
     model = small()
     heard, clean, wanted = [], [], []
 
@@ -656,7 +691,7 @@ def test_filters_hear_what_their_spectrum_is_of(corpus, spectrum, monkeypatch):
     model.feature_extractor.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].detach()))
     learn_filters(model, corpus, FilterPlan(updates=2, batch=2, crop_seconds=0.5), seed=1)
     assert torch.equal(clean[0], crops(corpus, next(endless_batches(corpus, 2, 8000, Random(1)))))
-    torch.testing.assert_close(torch.stack(wanted[:2]), clean[0].flip(1) + 0.1)
+    torch.testing.assert_close(torch.stack(wanted[:2]), normalized(clean[0].flip(1)))
     torch.testing.assert_close(heard[0], normalized(clean[0].flip(1)))
 
 

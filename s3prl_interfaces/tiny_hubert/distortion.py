@@ -1,4 +1,4 @@
-"""Room, noise and other voices, laid over the input only: the targets are those of the clean speech, as in WavLM."""
+"""Room, noise, other voices and a microphone, on the input only: targets are those of clean speech, as in WavLM."""
 
 import torch
 import torchaudio
@@ -10,10 +10,12 @@ _CLEAN = 0.25  # share of the utterances that stay as they are
 _ROOM = 0.5  # of the others: share that is in a room
 _VOICE = 0.2  # of the others: share with a second voice over at most half of the utterance
 _REVERB_SECONDS = 0.3
+_MICROPHONE_DB = 10.0  # most that a part of the spectrum is raised or lowered
+_MICROPHONE_PARTS = 8
 
 
 def distort(wavs: Tensor, random: Generator) -> Tensor:
-    """Put utterances into rooms, with noise and a bit of one another.
+    """Put utterances into rooms, with noise and a bit of one another, before microphones that colour them.
 
     Args:
         wavs: ``(batch, time)``, float32, clean.
@@ -26,7 +28,7 @@ def distort(wavs: Tensor, random: Generator) -> Tensor:
     noisy = _mixed(wavs, random)
     in_room = _draw(batch, random) < _ROOM
     noisy = torch.where(in_room, _reverberated(noisy, random), noisy)
-    noisy = noisy + _noise(noisy, random)
+    noisy = _coloured(noisy + _noise(noisy, random), random)
     return torch.where(_draw(batch, random) < _CLEAN, wavs, noisy)
 
 
@@ -71,3 +73,14 @@ def _noise(wavs: Tensor, random: Generator) -> Tensor:
     shaped = torch.fft.irfft(spectrum * (frequencies / 100).clamp(min=1) ** -slope, n=time)
     gain = torch.sqrt(_power(wavs) / _power(shaped)) * 10 ** (-_draw(batch, random, 5, 35) / 20)
     return gain * shaped
+
+
+def _coloured(wavs: Tensor, random: Generator) -> Tensor:
+    """Raise or lower parts of the spectrum, equally far apart in mel, by up to 10 dB; between them it is smooth."""
+    batch, time = wavs.shape
+    decibels = _draw(batch, random) * (2 * torch.rand(batch, _MICROPHONE_PARTS, generator=random) - 1) * _MICROPHONE_DB
+    mel = torch.log1p(torch.arange(time // 2 + 1) / time * SAMPLE_RATE / 700)
+    place = mel / mel[-1] * (_MICROPHONE_PARTS - 1)
+    below = place.long().clamp(max=_MICROPHONE_PARTS - 2)
+    decibels = torch.lerp(decibels[:, below], decibels[:, below + 1], place - below)
+    return torch.fft.irfft(torch.fft.rfft(wavs) * 10 ** (decibels / 20), n=time)

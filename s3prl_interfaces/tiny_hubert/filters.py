@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 _BANDS = 80
 _COMPONENTS = 40
-_FLOOR = 5.0  # of the log energy of 16-bit samples: below it is digital silence
+_LOUDNESS = 3000.0  # root of the mean square of ordinary speech, in 16-bit samples
+_FLOOR = 5.0  # of the log energy of such samples: below it is digital silence
 _SAMPLE = 500  # utterances that the components are computed from
 _LOG_EVERY = 1000  # updates
 
@@ -63,7 +64,7 @@ class Spectrum:
     rotation: Tensor
 
     def of(self, wav: Tensor) -> Tensor:
-        """The components of a waveform ``(time,)`` at 16 kHz, ``(frames, 40)``: 25 ms every 20 ms."""
+        """The components of a waveform ``(time,)`` at 16 kHz of variance 1, ``(frames, 40)``: 25 ms every 20 ms."""
         return (_bands(wav) - self.mean) @ self.rotation
 
 
@@ -71,7 +72,7 @@ def fit_spectrum(corpus: Corpus, seed: int) -> Spectrum:
     """Compute the principal components of distorted utterances of a corpus."""
     noise = Generator().manual_seed(seed)
     indices = Random(seed).sample(range(len(corpus)), min(_SAMPLE, len(corpus)))
-    bands = torch.cat([_bands(distort(corpus.wav(index)[None], noise)[0]) for index in indices])
+    bands = torch.cat([_bands(normalized(distort(corpus.wav(index)[None], noise))[0]) for index in indices])
     variances, directions = torch.linalg.eigh(torch.cov(bands.T))
     largest = directions[:, -_COMPONENTS:] / torch.sqrt(variances[-_COMPONENTS:] + 0.05)
     return Spectrum(bands.mean(dim=0), largest.flip(1))
@@ -98,10 +99,11 @@ def learn_filters(model: HubertModel, corpus: Corpus, plan: FilterPlan, seed: in
     began = time.monotonic()
     model.train()
     for step in tqdm(range(1, plan.updates + 1), desc="filters", unit="update", disable=None):
-        wavs = distort(crops(corpus, next(batches)), noise)
+        # Normalized before the spectrum is taken: how loud it was nobody can hear afterwards.
+        wavs = normalized(distort(crops(corpus, next(batches)), noise))
         wanted = torch.stack([spectrum.of(wav) for wav in wavs]).to(model.device)
         with torch.autocast(model.device.type, torch.bfloat16):
-            features = model.feature_extractor(normalized(wavs).to(model.device)).transpose(1, 2)
+            features = model.feature_extractor(wavs.to(model.device)).transpose(1, 2)
         given = read_out(model.feature_projection.layer_norm(features.float()))
         update(functional.mse_loss(given, wanted), optimizer, schedule)
         seen.append((given - wanted).detach().square().mean(dim=(0, 1)).cpu())
@@ -119,6 +121,6 @@ def learn_filters(model: HubertModel, corpus: Corpus, plan: FilterPlan, seed: in
 
 def _bands(wav: Tensor) -> Tensor:
     banks = torchaudio.compliance.kaldi.fbank(
-        32768 * wav[None], num_mel_bins=_BANDS, frame_length=25, frame_shift=20, sample_frequency=SAMPLE_RATE
+        _LOUDNESS * wav[None], num_mel_bins=_BANDS, frame_length=25, frame_shift=20, sample_frequency=SAMPLE_RATE
     )
     return banks.clamp(min=_FLOOR)
