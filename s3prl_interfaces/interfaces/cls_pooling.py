@@ -10,9 +10,13 @@ learnable CLS vector. Hence ours: PyTorch's own defaults for the layer (post-nor
 dropout 0.1), the number of heads, a CLS vector that starts from a normal distribution of deviation 0.02, and
 no position embedding, so that the layer tells hidden states apart by content alone.
 
-Only the first row of the layer's result is wanted, so that attention is asked for one query and the
-feed-forward part runs on one token instead of L + 1. The result is the same. Outside autocast it is computed
-in the parameters' dtype, which softmax and layer normalisation need when the states are in half precision.
+Only the first row of the layer's result is wanted, and CLS is the same in every frame. So there is one query, a
+head's scores are products of the states with one vector (its key matrix applied to the query), and states are mixed
+by their scores before the value matrix is applied to the mixture: no D x D product is left to be done for every layer.
+Feed-forward part and norms run on one token instead of L + 1. The result is the same.
+
+What is done for every layer is in the states' dtype (or autocast's), the rest in that of the parameters, which
+layer normalisation needs when the states are in half precision.
 """
 
 import math
@@ -22,11 +26,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from s3prl_interfaces.interfaces.base import Interface, LayerWeights, at_least_float32, check_int, valid_frames
+from s3prl_interfaces.interfaces.base import Interface, LayerWeights, check_int, valid_frames
 from s3prl_interfaces.interfaces.registry import register_interface
-
-# CUDA's fused attention fails on larger batches (https://github.com/pytorch/pytorch/issues/142228).
-MOST_SEQUENCES = 65_535
+from s3prl_interfaces.interfaces.sums import mixture, product_dtype, sums_of_products, to_rows
 
 
 @register_interface("cls_pooling", paper="arXiv 2406.12209, Table 1: CLS Pooling")
@@ -87,16 +89,21 @@ class CLSPooling(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Pool L states (B, T, D) to (B, T, D)."""
-        batch_size, frames, dim = layers[0].shape
-        tokens = self._tokens(layers)
-        layer = self.encoder_layer
-        attended = torch.cat(
-            [layer.self_attn(part[:, :1], part, part, need_weights=False)[0] for part in tokens.split(MOST_SEQUENCES)]
-        )
-        pooled = layer.norm1(tokens[:, :1] + layer.dropout1(attended))
+        rows, layer, attention = to_rows(layers), self.encoder_layer, self.encoder_layer.self_attn
+        shares = F.dropout(self._shares(rows), attention.dropout, self.training)
+        *_, weight = attention.in_proj_weight.chunk(3)
+        *_, bias = attention.in_proj_bias.unflatten(0, (3, attention.num_heads, 1, -1))
+        own = F.linear(self.cls, weight).unflatten(0, (attention.num_heads, 1, -1))
+        weight = weight.unflatten(0, (attention.num_heads, -1)).transpose(1, 2)  # (H, D, D / H)
+        mixed = mixture(rows, shares[..., 1:].to(product_dtype(rows))).transpose(0, 1)  # (H, N, D)
+        shares = shares.transpose(0, 1)
+        # Of shares that were dropped nothing is left of the values' bias either: their sum is not 1.
+        values = torch.bmm(mixed, weight.to(mixed.dtype)) + shares[..., :1] * own + shares.sum(-1, keepdim=True) * bias
+        attended = attention.out_proj(values.transpose(0, 1).flatten(1).to(self.cls.dtype))
+        pooled = layer.norm1(self.cls + layer.dropout1(attended))
         hidden = layer.dropout(layer.activation(layer.linear1(pooled)))
         pooled = layer.norm2(pooled + layer.dropout2(layer.linear2(hidden)))
-        return pooled.reshape(batch_size, frames, dim)
+        return pooled.unflatten(0, layers[0].shape[:2])
 
     def layer_weights(
         self,
@@ -111,20 +118,21 @@ class CLSPooling(Interface):
             raise ValueError("`hidden_states` must be given for cls_pooling: its attention depends on them.")
         with torch.no_grad():
             layers, lengths = self.prepare(hidden_states, lengths)
-            tokens = self._tokens([valid_frames(state, lengths) for state in layers])
-            attention = self.encoder_layer.self_attn
-            dim, heads = self.feature_dim, attention.num_heads
-            query_weight, key_weight, _ = attention.in_proj_weight.chunk(3)
-            query = F.linear(self.cls, query_weight, attention.in_proj_bias[:dim]).unflatten(-1, (heads, -1))
-            # Without their bias, which adds the same to all scores.
-            keys = F.linear(tokens, key_weight).unflatten(-1, (heads, -1))
-            scores = torch.einsum("hd,nlhd->nhl", query, keys) / math.sqrt(dim // heads)
-            shares = at_least_float32(scores).softmax(-1)[..., 1:]
-        frames = len(tokens)
+            shares = self._shares([valid_frames(state, lengths) for state in layers])[..., 1:]
+        frames, heads = shares.shape[:2]
         rows = [f"head {number}" for number in range(1, heads + 1)]
         return LayerWeights("attention of CLS", rows, shares.sum(0) / max(frames, 1), frames)
 
-    def _tokens(self, layers: Sequence[Tensor]) -> Tensor:
-        """CLS before L states (B, T, D) or (N, D), each frame a sequence of its own: (frames, L + 1, D)."""
-        cls = self.cls.expand_as(layers[0])
-        return torch.stack([cls, *(state.to(cls.dtype) for state in layers)], dim=-2).flatten(0, -3)
+    def _shares(self, rows: Sequence[Tensor]) -> Tensor:
+        """The attention of CLS over itself and the L layers (N, D), each head's: (N, H, L + 1), at least float32."""
+        attention = self.encoder_layer.self_attn
+        heads = attention.num_heads
+        query_weight, key_weight, _ = attention.in_proj_weight.unflatten(0, (3, heads, -1))
+        # Keys without their bias, which adds the same to all scores.
+        query = F.linear(self.cls, query_weight.flatten(0, 1), attention.in_proj_bias[: self.feature_dim])
+        query = query.unflatten(0, (heads, 1, -1)) / math.sqrt(self.feature_dim // heads)
+        compared = torch.bmm(query, key_weight).squeeze(1)  # (H, D): with what a token is multiplied for its scores
+        terms = [[(index, 0)] for index in range(len(rows))]
+        scores = sums_of_products(rows, compared[None], compared.new_zeros(heads), terms)
+        own = F.linear(self.cls.to(compared.dtype), compared).expand_as(scores[0])
+        return torch.stack([own.to(scores[0].dtype), *scores], dim=-1).softmax(-1)

@@ -13,11 +13,11 @@ projection is the sum over layers of the products with that layer's block of col
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from s3prl_interfaces.interfaces.base import Interface, add_up
+from s3prl_interfaces.interfaces.base import Interface
 from s3prl_interfaces.interfaces.registry import register_interface
+from s3prl_interfaces.interfaces.sums import sums_of_products, to_rows
 
 
 @register_interface("concat", paper="arXiv 2406.12209, Table 1: Concat + Proj")
@@ -43,7 +43,8 @@ class Concat(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Project L states (B, T, D) to (B, T, D)."""
-        # `split`, not slices: its backward pass writes the gradient once instead of L times.
-        blocks = self.projection.weight.split(self.feature_dim, dim=1)
-        products = (F.linear(layer, block.to(layer.dtype)) for layer, block in zip(layers, blocks, strict=True))
-        return add_up(products) + self.projection.bias
+        # (D, L * D) as L matrices (D, D): views, and so are those of the gradient.
+        matrices = self.projection.weight.unflatten(1, (self.num_layers, -1)).transpose(0, 1)
+        terms = [[(index, index) for index in range(self.num_layers)]]
+        (features,) = sums_of_products(to_rows(layers), matrices, self.projection.bias, terms)
+        return features.unflatten(0, layers[0].shape[:2])

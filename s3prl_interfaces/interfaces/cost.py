@@ -11,6 +11,7 @@ softmax, normalisation and dropout. It is what a forward pass really does: a con
 out its zero padding saves that.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from math import prod
 from typing import Any
@@ -58,6 +59,14 @@ def count_macs(interface: Interface, frames: int) -> int:
     return counter.get_total_flops() // 2
 
 
+def count_step(call: Callable[[], Any]) -> int:
+    """Count the multiply-accumulate operations, as defined above, of a call: with a backward pass, perhaps."""
+    counter = FlopCounterMode(display=False, custom_mapping=_LEFT_OUT)
+    with counter:
+        call()
+    return counter.get_total_flops() // 2
+
+
 def _forbid_fused(stack: ExitStack) -> None:
     """Have attention and recurrent layers done in parts: of fused operations the counter knows some and not others."""
     stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -78,6 +87,10 @@ def _added_product(_: Any, one: Any, other: Any, *, out_shape: torch.Size, **__:
     return _product(one, other, out_shape=out_shape)
 
 
+def _added_matrix_product(_: Any, one: torch.Size, other: torch.Size, **__: Any) -> int:
+    return 2 * prod(one) * other[-1]
+
+
 def _vector_product(matrix: torch.Size, vector: torch.Size, **_: Any) -> int:
     return 2 * prod(matrix)
 
@@ -91,6 +104,7 @@ _LEFT_OUT = {
     torch.ops.aten.mul_: _product,
     torch.ops.aten.addcmul: _added_product,
     torch.ops.aten.addcmul_: _added_product,
+    torch.ops.aten.addmm_: _added_matrix_product,
     torch.ops.aten.dot: _vector_product,
     torch.ops.aten.mv: _vector_product,
     torch.ops.aten.addmv: _added_vector_product,

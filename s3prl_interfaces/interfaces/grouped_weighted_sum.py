@@ -15,12 +15,12 @@ which of the paper's three has the lowest mean error in Table 1 (10 minutes and 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from s3prl_interfaces.interfaces.base import Interface, LayerWeights, check_int
 from s3prl_interfaces.interfaces.registry import register_interface
-from s3prl_interfaces.interfaces.weighted_sum import softmax, weigh
+from s3prl_interfaces.interfaces.sums import sums_of_products, to_rows, weighted_sum
+from s3prl_interfaces.interfaces.weighted_sum import softmax
 
 
 @register_interface("grouped_weighted_sum", paper="arXiv 2406.12209, Table 1: Grouped WS, K = 2, 3, 4", min_layers=2)
@@ -60,13 +60,16 @@ class GroupedWeightedSum(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Turn L states (B, T, D) into K sums, then into (B, T, D)."""
-        sums, start = [], 0
+        groups, start = [], 0
         for weights in self.weights:
             stop = start + len(weights)
-            sums.append(weigh(layers[start:stop], weights).to(layers[0].dtype))
+            groups.append(weighted_sum(layers[start:stop], softmax(weights)).to(layers[0].dtype))
             start = stop
-        joined = torch.cat(sums, dim=-1)  # (B, T, K * D)
-        return F.linear(joined, self.projection.weight.to(joined.dtype), self.projection.bias.to(joined.dtype))
+        # (D, K * D) as K matrices (D, D): the sums need not be joined.
+        matrices = self.projection.weight.unflatten(1, (len(groups), -1)).transpose(0, 1)
+        terms = [[(index, index) for index in range(len(groups))]]
+        (features,) = sums_of_products(to_rows(groups), matrices, self.projection.bias, terms)
+        return features.unflatten(0, layers[0].shape[:2])
 
     def layer_weights(
         self,

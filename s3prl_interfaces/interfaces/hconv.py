@@ -26,8 +26,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from s3prl_interfaces.interfaces.base import Interface, add_up, check_int
+from s3prl_interfaces.interfaces.base import Interface, check_int
 from s3prl_interfaces.interfaces.registry import register_interface
+from s3prl_interfaces.interfaces.sums import sums_of_products, to_rows
 
 
 @register_interface("hconv", paper="arXiv 2406.12209, Table 1: Hierarchical Conv.", min_layers=3)
@@ -95,9 +96,11 @@ class HConv(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Turn L states (B, T, D) into (B, T, O)."""
+        axis = to_rows(layers)
         for conv in cast("Iterable[nn.Conv1d]", self.convs):
-            layers = [F.relu(position) for position in _convolve(conv, layers)]
-        return torch.stack(list(layers), dim=-1).flatten(-2)  # (B, T, channels, L_final): channel by channel
+            axis = [F.relu(position, inplace=True).to(layers[0].dtype) for position in _convolve(conv, axis)]
+        # (B, T, channels, L_final): channel by channel
+        return torch.stack(axis, dim=-1).flatten(-2).unflatten(0, layers[0].shape[:2])
 
     def extra_repr(self) -> str:
         """Show how the layer axis shrinks beside the sizes."""
@@ -124,13 +127,10 @@ def _layer_axis(num_layers: int, kernel_size: int, stride: int, padding: int) ->
             return
 
 
-def _convolve(conv: nn.Conv1d, layers: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Convolve along the axis that a list of (B, T, channels) stands for; yield the result's positions."""
+def _convolve(conv: nn.Conv1d, layers: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Convolve along the axis that a list of (N, channels) stands for; give the result's positions."""
     kernel_size, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-    taps = conv.weight.permute(2, 0, 1).contiguous().unbind(0)  # kernel_size matrices (out, in)
-    for start in range(-padding, len(layers) + padding - kernel_size + 1, stride):
-        under = [(layers[start + i], tap) for i, tap in enumerate(taps) if 0 <= start + i < len(layers)]
-        total = add_up(F.linear(layer, tap.to(layer.dtype)) for layer, tap in under)
-        if conv.bias is not None:
-            total = total + conv.bias
-        yield total.to(layers[0].dtype)
+    taps = conv.weight.permute(2, 0, 1).contiguous()  # kernel_size matrices (out, in)
+    starts = range(-padding, len(layers) + padding - kernel_size + 1, stride)
+    terms = [[(start + tap, tap) for tap in range(kernel_size) if 0 <= start + tap < len(layers)] for start in starts]
+    return sums_of_products(layers, taps, cast("Tensor", conv.bias), terms)

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from s3prl_interfaces.interfaces.base import Interface, LayerWeights, add_up, at_least_float32
+from s3prl_interfaces.interfaces.base import Interface, LayerWeights, at_least_float32
 from s3prl_interfaces.interfaces.registry import register_interface
+from s3prl_interfaces.interfaces.sums import weighted_sum
 
 
 @register_interface("weighted_sum", paper="arXiv 2406.12209, Table 1: Weighted Sum")
@@ -42,7 +43,7 @@ class WeightedSum(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Sum L states (B, T, D) to (B, T, D)."""
-        return weigh(layers, self.weights)
+        return weighted_sum(layers, softmax(self.weights))
 
     def layer_weights(
         self,
@@ -51,13 +52,6 @@ class WeightedSum(Interface):
     ) -> LayerWeights:
         """The softmax weights, in one row."""
         return LayerWeights("softmax weights", ["all layers"], softmax(self.weights.detach())[None])
-
-
-def weigh(layers: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Sum layers (B, T, D) by the softmax of as many weights, in at least float32."""
-    # Weights of shape (1,), not (): those take part in type promotion, so products are not rounded either.
-    shares = softmax(weights).split(1)
-    return add_up(share * layer for share, layer in zip(shares, layers, strict=True))
 
 
 def softmax(weights: Tensor) -> Tensor:

@@ -151,15 +151,13 @@ class LargestResult(TorchDispatchMode):
 
 
 def test_no_copy_of_all_layers_is_made(build, make_states, name):
-    interface, states = build(name, 13, 24), make_states(13, 24, batch=8, frames=25)
+    interface, states = build(name, 13, 24), make_states(13, 24, batch=8, frames=100)
     stack = torch.stack(states, dim=2).permute(2, 0, 1, 3)
     with LargestResult() as largest, torch.no_grad():
         interface(states)
         interface(stack)
-    if name == "cls_pooling":  # attention wants the L layers and CLS of a frame side by side, and their projections
-        assert largest.numel >= 14 * states[0].numel()
-    else:
-        assert largest.numel < 4 * states[0].numel()
+    # A mixture of the layers for each of cls_pooling's 8 heads, whatever the number of layers.
+    assert largest.numel <= (8 if name == "cls_pooling" else 3) * states[0].numel()
 
 
 LENGTHS = [7, 4, 1, 0]
@@ -255,7 +253,9 @@ def check_compiled(interface, states, backend):
         inputs = [state.clone().requires_grad_() for state in states]
         features = module(inputs, torch.tensor([7, 4, 0]))
         features.square().sum().backward()
-        results.append((features.detach(), inputs[-1].grad))
+        gradients = [parameter.grad for parameter in interface.parameters()]
+        interface.zero_grad()
+        results.append((features.detach(), inputs[-1].grad, *gradients))
     assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
 
 

@@ -141,17 +141,6 @@ def test_cls_pooling(make_states, num_layers, feature_dim, heads):
     assert_close(interface(states), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_cls_pooling_of_more_frames_than_attention_takes(make_states, monkeypatch):
-    interface, states = build_interface("cls_pooling", num_layers=3, feature_dim=8).eval(), make_states(3, 8)
-    expected = interface(states)
-    monkeypatch.setattr("s3prl_interfaces.interfaces.cls_pooling.MOST_SEQUENCES", 5)  # of 21
-    largest = []
-    attention = interface.encoder_layer.self_attn
-    attention.register_forward_hook(lambda module, inputs, output: largest.append(len(inputs[0])))
-    assert_close(interface(states), expected)
-    assert largest == [5, 5, 5, 5, 1]
-
-
 def test_cls_pooling_drops_out_in_training_only(make_states):
     interface, states = build_interface("cls_pooling", num_layers=3, feature_dim=8), make_states(3, 8)
     assert not torch.equal(interface(states), interface(states))
