@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         _add_layers,
         _add_report,
         _add_features,
+        _add_bench,
     ):
         add(commands)
     return parser
@@ -370,6 +371,51 @@ def _features(options: argparse.Namespace) -> None:
     files = find_audio(options.audio)  # before the upstream is loaded
     model = load_experiment(options.checkpoint, device=options.device, override=options.override)
     write_features(model, files, options.audio, options.out)
+
+
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("bench", help="measure how fast the interfaces are, and how much memory they take")
+    parser.description = (
+        "Time interfaces against what others ship, or the formula as one would write it, in turns in one process, "
+        "and print a Markdown table."
+    )
+    parser.add_argument(
+        "--interfaces", nargs="+", metavar="NAME", help="which ones; all that can be compared if not given"
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_sizes,
+        metavar="L,B,T,D",
+        help="layers, utterances, frames, channels; Base and Large",
+    )
+    parser.add_argument("--repeat", type=int, default=15, help="times of which the median is taken (%(default)s)")
+    parser.add_argument("--threads", type=int, help="of the CPU; PyTorch's default if not given")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here too")
+    parser.set_defaults(command=_bench)
+
+
+def _sizes(text: str) -> tuple[int, int, int, int]:
+    try:
+        layers, batch, frames, dim = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"must be four integers with commas, as 13,8,100,768, but is {text!r}"
+        ) from error
+    return layers, batch, frames, dim
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from s3prl_interfaces import bench
+    from s3prl_interfaces.runner.device import choose_device
+
+    device = choose_device(options.device)
+    sizes = [bench.Size(*size) for size in options.sizes] if options.sizes else bench.SIZES
+    figures = bench.benchmark(options.interfaces or bench.INTERFACES, sizes, options.repeat, options.threads, device)
+    if options.json is not None:
+        bench.write_json(figures, device, options.json)
+    sys.stdout.write(bench.render(figures, device))
 
 
 if __name__ == "__main__":

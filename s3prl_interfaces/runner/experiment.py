@@ -23,6 +23,7 @@ from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import split_loader
 from s3prl_interfaces.runner.checkpoint import load_weights, step_checkpoints
 from s3prl_interfaces.runner.config import RunnerConfig, check_blocks
+from s3prl_interfaces.runner.device import choose_device
 from s3prl_interfaces.runner.evaluation import evaluate
 from s3prl_interfaces.runner.fitting import fit_interfaces
 from s3prl_interfaces.runner.inference import find_audio, infer
@@ -200,7 +201,7 @@ def build(plans: Sequence[Plan]) -> Experiment:
                 f"{plan.args.folder} has another `runner` block than {args.folder}: lanes go side by side only with "
                 "the same steps. Change both with `-o`, or run them one after another."
             )
-    device = _device(args.device)
+    device = choose_device(args.device)
     if args.cache_dir is not None:
         torch.hub.set_dir(args.cache_dir)
     # As S3PRL (s3prl/run_downstream.py): repeatable before fast.
@@ -237,20 +238,6 @@ def build(plans: Sequence[Plan]) -> Experiment:
     # Once more: how much an upstream's constructor draws must not decide in which order the data comes.
     seed_everything(args.order_seed)
     return Experiment(runner, device, upstream, lanes)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"`--device {name}` is not a device: use auto, cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"`--device {name}` is not supported: use auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise ConfigError(f"`--device {name}`: PyTorch sees {count} CUDA devices here; use `--device auto` or `cpu`.")
-    return device
 
 
 def _output_folder(plan: Plan) -> Path:
