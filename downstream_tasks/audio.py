@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import random
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def load_audio(path: Path) -> np.ndarray:
         _tell_once(_told_rate, "%s has %d samples a second: resampled to 16000, here and below.", path, rate)
         wav = torchaudio.functional.resample(torch.from_numpy(wav), rate, SAMPLE_RATE).numpy()
     return wav
+
+
+class RandomPiece(np.ndarray):
+    """Samples that were drawn at random: another epoch has others, so what an upstream says of them is not kept."""
+
+
+def random_piece(wav: np.ndarray, samples: int) -> np.ndarray:
+    """Cut ``samples`` samples from a random place of an utterance that is longer; others are given whole.
+
+    Python's generator and bounds, as S3PRL: the same seed crops the same piece.
+    """
+    if len(wav) <= samples:
+        return wav
+    start = random.randint(0, len(wav) - samples)
+    return wav[start : start + samples].view(RandomPiece)
 
 
 def _tell_once(told: Any, message: str, *details: object) -> None:

@@ -1,7 +1,6 @@
 """Speech Commands v0.01: a folder of clips for each word, and a test set with a folder for each of twelve classes."""
 
 import hashlib
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from downstream_tasks.audio import load_audio
+from downstream_tasks.audio import load_audio, random_piece
 from downstream_tasks.labels import Labels
 from downstream_tasks.layout import refuse
 from downstream_tasks.loading import AudioDataset
@@ -164,8 +163,6 @@ class KeywordDataset(AudioDataset):
         """Read one clip: (samples,) float32 at 16 kHz, (1,) int64, its name."""
         clip = self.clips[index]
         wav = transform(load_audio(clip.path))
-        if self.crop_silence and clip.label == SILENCE and len(wav) > CROP:
-            # Python's generator and bounds, as S3PRL: the same seed crops the same piece.
-            start = random.randint(0, len(wav) - CROP)
-            wav = wav[start : start + CROP]
+        if self.crop_silence and clip.label == SILENCE:
+            wav = random_piece(wav, CROP)
         return wav, LABELS.encode([clip.label]), clip.name

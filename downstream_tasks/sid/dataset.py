@@ -1,13 +1,12 @@
 """VoxCeleb1 for speaker identification: ``<folder>/wav/<speaker>/<video>/<n>.wav`` and ``veri_test_class.txt``."""
 
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from downstream_tasks.audio import load_audio
+from downstream_tasks.audio import load_audio, random_piece
 from downstream_tasks.labels import Labels
 from downstream_tasks.loading import AudioDataset
 from s3prl_interfaces.errors import DataError
@@ -133,8 +132,6 @@ class SpeakerDataset(AudioDataset):
         """Read one utterance: (samples,) float32 at 16 kHz, (1,) int64, its name."""
         utterance = self.utterances[index]
         wav = load_audio(utterance.path)
-        if self.max_timestep is not None and len(wav) > self.max_timestep:
-            # Python's generator and bounds, as S3PRL: the same seed crops the same piece.
-            start = random.randint(0, len(wav) - self.max_timestep)
-            wav = wav[start : start + self.max_timestep]
+        if self.max_timestep is not None:
+            wav = random_piece(wav, self.max_timestep)
         return wav, self.speakers.encode([utterance.speaker]), utterance.name

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from downstream_tasks.audio import MIN_SAMPLES, load_audio
+from downstream_tasks.audio import MIN_SAMPLES, load_audio, random_piece
 from downstream_tasks.layout import missing_files, refuse
 from downstream_tasks.lengths import audio_lengths
 from downstream_tasks.loading import AudioDataset
@@ -235,10 +234,8 @@ class TrainingDataset(AudioDataset):
         """Read one utterance: (samples,) float32 at 16 kHz, its name, its speaker's label."""
         file, label = self.items[index]
         wav = load_utterance(self.root / file, keep_silence=self.keep_silence)
-        if self.max_timestep is not None and len(wav) > self.max_timestep:
-            # Python's generator and bounds, as S3PRL: the same seed crops the same piece.
-            start = random.randint(0, len(wav) - self.max_timestep)
-            wav = wav[start : start + self.max_timestep]
+        if self.max_timestep is not None:
+            wav = random_piece(wav, self.max_timestep)
         return wav, name_of(file), label
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from downstream_tasks.audio import RandomPiece
 from s3prl_interfaces.errors import ConfigError, UserError
 
 
@@ -49,5 +50,9 @@ def iterate(loader: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
 
 
 def to_device(wavs: Sequence[Any], device: torch.device) -> list[Tensor]:
-    """Utterances as float32 tensors (samples,) on ``device``."""
-    return [torch.as_tensor(wav, dtype=torch.float32).to(device, non_blocking=True) for wav in wavs]
+    """Utterances as float32 tensors (samples,) on ``device``, marked where they were drawn at random."""
+    moved = [torch.as_tensor(wav, dtype=torch.float32).to(device, non_blocking=True) for wav in wavs]
+    for tensor, wav in zip(moved, wavs, strict=True):
+        if isinstance(wav, RandomPiece):
+            tensor.drawn_at_random = True  # type: ignore[attr-defined]
+    return moved

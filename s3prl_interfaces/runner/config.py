@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -17,8 +17,27 @@ BLOCKS = ("runner", "optimizer", "scheduler", "specaug", "downstream_expert", "i
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureCacheConfig:
+    """Where the hidden states of a frozen upstream are kept, so that it sees an utterance once."""
+
+    dir: str
+    """A folder, for any number of upstreams, tasks and runs."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_bytes: int | None = None
+    """When the files in ``dir`` would be larger than this together, nothing more is stored; None: no limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse a cache that can hold nothing."""
+        if self.max_bytes is not None and self.max_bytes <= 0:
+            raise ConfigError(f"`runner.feature_cache.max_bytes` must be above 0, but is {self.max_bytes}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunnerConfig:
-    """The ``runner`` block. Keys and meaning are S3PRL's (``s3prl/downstream/runner.py``), ``bf16`` is ours."""
+    """The ``runner`` block. Keys and meaning are S3PRL's (``s3prl/downstream/runner.py``).
+
+    ``bf16`` and ``feature_cache`` are ours.
+    """
 
     total_steps: int
     """Updates, not micro-batches."""
@@ -37,6 +56,7 @@ class RunnerConfig:
     """Share of each split that evaluations during training see. Final scores always come from the whole split."""
     fp16: bool = False
     bf16: bool = False
+    feature_cache: FeatureCacheConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no run can have."""

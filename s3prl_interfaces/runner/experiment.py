@@ -17,12 +17,13 @@ from torch import nn
 
 from downstream_tasks.registry import is_ours, load_expert
 from s3prl_interfaces.errors import ConfigError, DataError, UserError
+from s3prl_interfaces.feature_cache import CachedUpstream, Store, fingerprint
 from s3prl_interfaces.results import Primary, read_result
 from s3prl_interfaces.results.problems import FAILED_FILE
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import split_loader
 from s3prl_interfaces.runner.checkpoint import load_weights, step_checkpoints
-from s3prl_interfaces.runner.config import RunnerConfig, check_blocks
+from s3prl_interfaces.runner.config import FeatureCacheConfig, RunnerConfig, check_blocks
 from s3prl_interfaces.runner.device import choose_device
 from s3prl_interfaces.runner.evaluation import evaluate
 from s3prl_interfaces.runner.fitting import fit_interfaces
@@ -55,6 +56,11 @@ class Experiment:
     def args(self) -> RunArguments:
         """What the lanes share."""
         return self.lanes[0].args
+
+    def close(self) -> None:
+        """Write what is kept in memory."""
+        if isinstance(self.upstream, CachedUpstream):
+            self.upstream.store.flush()
 
 
 def run(args: RunArguments) -> None:
@@ -95,6 +101,8 @@ def run(args: RunArguments) -> None:
         except UserError:  # where no lane of the group is left, those of the others still go on
             if len(groups) == 1 or any(lane.failed is None for lane in experiment.lanes):
                 raise
+        finally:
+            experiment.close()
         failed += [f"{lane.name} ({lane.failed})" for lane in experiment.lanes if lane.failed is not None]
     if failed:
         raise UserError(f"{len(failed)} of {len(plans)} lanes failed, the others are finished: {'; '.join(failed)}")
@@ -201,6 +209,8 @@ def build(plans: Sequence[Plan]) -> Experiment:
                 f"{plan.args.folder} has another `runner` block than {args.folder}: lanes go side by side only with "
                 "the same steps. Change both with `-o`, or run them one after another."
             )
+    if runner.feature_cache is not None and args.upstream_trainable:
+        raise ConfigError("`runner.feature_cache` keeps what a frozen upstream says: leave it out, or `-f`.")
     device = choose_device(args.device)
     if args.cache_dir is not None:
         torch.hub.set_dir(args.cache_dir)
@@ -235,9 +245,21 @@ def build(plans: Sequence[Plan]) -> Experiment:
                 load_weights(upstream, start.states["Upstream"], "Upstream", start.path)
             lane.load_weights(start.states, start.path)
         lanes.append(lane)
+    if runner.feature_cache is not None and args.mode != "inference":
+        upstream = _cached(upstream, runner.feature_cache, lanes[0])
     # Once more: how much an upstream's constructor draws must not decide in which order the data comes.
     seed_everything(args.order_seed)
     return Experiment(runner, device, upstream, lanes)
+
+
+def _cached(upstream: nn.Module, config: FeatureCacheConfig, lane: Lane) -> CachedUpstream:
+    """The upstream behind a cache; each upstream, selection and dtype has a folder of its own."""
+    key, layer = lane.featurizer.feature_selection, lane.args.upstream_layer_selection
+    dtype = getattr(torch, config.dtype)
+    root = Path(config.dir).expanduser()
+    folder = root / fingerprint(upstream.eval(), (key, layer, config.dtype))
+    log.info("Hidden states are kept in %s.", folder)
+    return CachedUpstream(upstream, key, layer, dtype, Store(folder, root, config.max_bytes))
 
 
 def _output_folder(plan: Plan) -> Path:

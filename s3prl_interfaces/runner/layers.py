@@ -46,9 +46,12 @@ def look_at_layers(places: Sequence[Path], *, device: str = "auto", mean_over: M
         lanes = experiment.lanes
         split = selecting_split(lanes[0])
         seed = experiment.args.order_seed
-        found = analyse_layers(
-            experiment.upstream, lanes, split, seed=seed, device=experiment.device, mean_over=mean_over
-        )
+        try:
+            found = analyse_layers(
+                experiment.upstream, lanes, split, seed=seed, device=experiment.device, mean_over=mean_over
+            )
+        finally:
+            experiment.close()
         for folder, layers in zip(todo, found, strict=True):
             if layers is not None:
                 write_layers(folder, layers)

@@ -23,7 +23,7 @@ from s3prl_interfaces.interfaces import count_macs
 from s3prl_interfaces.results import Primary, RunResult, config_sha256, write_result
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.checkpoint import find_checkpoint, load_checkpoint, load_weights
-from s3prl_interfaces.runner.config import RunnerConfig
+from s3prl_interfaces.runner.config import FeatureCacheConfig, RunnerConfig
 from s3prl_interfaces.runner.evaluation import Evaluation, evaluate
 from s3prl_interfaces.runner.lane import Lane
 
@@ -82,7 +82,7 @@ def _result(
     primary = _primary(lane, evaluations)
     return RunResult(
         task=canonical_name(args.downstream or "", lane.config),
-        upstream=_upstream_name(args),
+        upstream=_upstream_name(args, lane.runner.feature_cache),
         interface=lane.interface_name,
         interface_options=lane.interface_options,
         seed=args.seed,
@@ -195,15 +195,17 @@ def _finite(split: str, evaluation: Evaluation) -> dict[str, float]:
     return {name: value for name, value in evaluation.metrics.items() if math.isfinite(value)}
 
 
-def _upstream_name(args: RunArguments) -> str:
+def _upstream_name(args: RunArguments, cache: FeatureCacheConfig | None) -> str:
     """``-u`` and whatever else decides what comes out of the upstream: unlike things must not share a table."""
     details = []
     if args.upstream_ckpt:  # `hubert_local` alone says nothing
         details.append(Path(args.upstream_ckpt).name)
     if args.upstream_revision:
         details.append(args.upstream_revision)
-    if args.upstream_unpadded:
+    if args.upstream_unpadded or cache is not None:  # a cache runs utterances one at a time
         details.append("unpadded")
+    if cache is not None and cache.dtype != "float32":
+        details.append(cache.dtype)
     if args.upstream_feature_selection != "hidden_states":
         details.append(args.upstream_feature_selection)
     if args.upstream_trainable:

@@ -44,12 +44,17 @@ class TransformersUpstream(nn.Module, ABC):
     """
 
     downsample_rate: int
-    padding_effect: float
+    _padding_effect: float  # measured, so not the same to the last digit everywhere
 
     def __init__(self, model: nn.Module, unpadded: bool) -> None:
         super().__init__()
         self.model = model
         self.unpadded = unpadded
+
+    @property
+    def padding_effect(self) -> float:
+        """See above."""
+        return self._padding_effect
 
     def get_downsample_rates(self, key: str) -> int:
         """Samples (16 kHz) of a frame, the same for every ``key``."""
@@ -99,7 +104,7 @@ class MaskedUpstream(TransformersUpstream):
         super().__init__(model, unpadded)
         self.inputs = inputs
         self._lengths = keep_padding_out(model)
-        self.downsample_rate, self.padding_effect = self._measure()
+        self.downsample_rate, self._padding_effect = self._measure()
 
     def hidden_states(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """The hidden states of utterances that are padded to the longest, (batch, time, width) each."""
@@ -146,7 +151,7 @@ class WhisperUpstream(TransformersUpstream):
         super().__init__(model, unpadded)
         self.inputs = inputs
         self.downsample_rate = inputs.window_samples // frames
-        self.padding_effect = 0.0
+        self._padding_effect = 0.0
 
     def hidden_states(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """The hidden states of utterances, (batch, frames of the longest, width) each."""
