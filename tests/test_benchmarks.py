@@ -26,8 +26,9 @@ def test_data(monkeypatch, capsys):
     assert min(ratios) > 0
 
 
-def test_lanes(monkeypatch, capsys):
-    """With an upstream of three small layers in place of HuBERT Base."""
+@pytest.fixture
+def small_hubert(monkeypatch):
+    """An upstream of three small layers in place of HuBERT Base."""
 
     def small():
         return torchaudio.models.wav2vec2_model(
@@ -49,8 +50,12 @@ def test_lanes(monkeypatch, capsys):
             aux_num_out=None,
         )
 
-    benchmark = importlib.import_module("scripts.benchmark_lanes")
     monkeypatch.setattr(torchaudio.models, "hubert_base", small)
+
+
+@pytest.mark.usefixtures("small_hubert")
+def test_lanes(monkeypatch, capsys):
+    benchmark = importlib.import_module("scripts.benchmark_lanes")
     monkeypatch.setattr(benchmark.multiprocessing, "get_context", lambda kind: Here())
     flags = ["--lanes", "1", "3", "--batch", "2", "--seconds", "0.5", "--repeat", "2"]
     monkeypatch.setattr(sys, "argv", ["benchmark_lanes.py", *flags])
@@ -71,3 +76,16 @@ class Here:
 
     def apply(self, function, arguments):
         return function(*arguments)
+
+
+@pytest.mark.usefixtures("small_hubert")
+def test_feature_cache(monkeypatch, capsys):
+    flags = ["--utterances", "4", "--batch", "2", "--repeat", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmark_feature_cache.py", *flags])
+    runpy.run_path(str(SCRIPTS / "benchmark_feature_cache.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    settings = [line[:24].strip() for line in lines]
+    kinds = [f"{dtype}, {when}" for dtype in ("float32", "bfloat16", "float16") for when in ("first epoch", "later")]
+    assert settings == ["", "without a cache", *kinds]
+    megabytes = [float(line.split()[-1]) for line in lines[2::2]]
+    assert megabytes[0] >= megabytes[1] == megabytes[2]
