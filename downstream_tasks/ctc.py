@@ -91,11 +91,16 @@ class CTCExpert(nn.Module):
             zero_infinity=self.zero_infinity,
         )
 
-    def greedy(self, log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
-        """The likeliest token of each frame, repetitions collapsed, blanks removed."""
-        best = log_probs.detach().argmax(dim=-1).cpu()
-        paths = [row[:length].unique_consecutive() for row, length in zip(best, lengths.tolist(), strict=True)]
+    def greedy(self, likeliest: Tensor, lengths: Tensor) -> list[list[int]]:
+        """The likeliest token of each frame, (batch, time), without repetitions and blanks."""
+        rows = zip(likeliest.cpu(), lengths.tolist(), strict=True)
+        paths = [row[:length].unique_consecutive() for row, length in rows]
         return [path[path != self.blank].tolist() for path in paths]
+
+
+def mean_loss(losses: Sequence[Tensor | float]) -> float:
+    """The mean of batches' losses: tensors until it is logged, for a GPU waits wherever a number is read."""
+    return torch.stack([torch.as_tensor(loss) for loss in losses]).float().mean().item()
 
 
 def error_rate(hypotheses: Sequence[Sequence[Any]], references: Sequence[Sequence[Any]]) -> float:

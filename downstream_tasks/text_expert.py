@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from downstream_tasks.audio import load_audio
-from downstream_tasks.ctc import CTCExpert, CTCModelConfig
+from downstream_tasks.ctc import CTCExpert, CTCModelConfig, mean_loss
 from downstream_tasks.lengths import audio_lengths
 from downstream_tasks.loading import (
     AudioDataset,
@@ -288,8 +288,12 @@ class TextExpert(CTCExpert):
         targets = [torch.as_tensor(label) for label in labels]
         log_probs, lengths = self.log_probs(features)
         loss = self.loss(log_probs, lengths, targets)
-        records["loss"].append(loss.item())
-        records["hypothesis"] += self._decode(log_probs, lengths)
+        records["loss"].append(loss.detach())
+        likeliest = log_probs.detach().argmax(dim=-1)
+        if split == "train":  # decoded where it is logged
+            records["heard"].append((likeliest, lengths))
+        else:
+            records["hypothesis"] += self._decode(likeliest, lengths)
         records["groundtruth"] += [self.tokens.decode(target.tolist()) for target in targets]
         records["filename"] += filenames
         return loss
@@ -308,10 +312,12 @@ class TextExpert(CTCExpert):
         """
         if not records["filename"]:
             raise DataError(f"{split}: no utterance could be read.")
+        for heard in records.pop("heard", []):
+            records["hypothesis"] += self._decode(*heard)
         hypotheses, references = records["hypothesis"], records["groundtruth"]
         names = dict.fromkeys((*self.config.metric, self.score.metric))
         values = {name: self.metrics[name].compute(hypotheses, references) for name in names}
-        values["loss"] = torch.tensor(records["loss"]).mean().item()
+        values["loss"] = mean_loss(records["loss"])
         for name, value in values.items():
             logger.add_scalar(f"{self.tag}/{split}-{name}", value, global_step=global_step)
         if split == "train":
@@ -328,7 +334,7 @@ class TextExpert(CTCExpert):
 
     def inference(self, features: Sequence[Tensor], names: Sequence[str]) -> list[dict[str, str]]:
         """As :meth:`predict`; the texts are also added to ``inference.ark``."""
-        texts = self._decode(*self.log_probs(features))
+        texts = self._texts(features)
         self._write("inference", names, texts, mode="a")
         return [self.answer(text) for text in texts]
 
@@ -341,7 +347,7 @@ class TextExpert(CTCExpert):
         Returns:
             One mapping per utterance, see :meth:`answer`.
         """
-        return [self.answer(text) for text in self._decode(*self.log_probs(features))]
+        return [self.answer(text) for text in self._texts(features)]
 
     def label_state(self) -> list[str]:
         """The task's own tokens, for checkpoints: given to the constructor, it does without the corpus."""
@@ -351,9 +357,13 @@ class TextExpert(CTCExpert):
     def answer(self, text: str) -> dict[str, str]:
         """What is said of a hypothesis, in plain words."""
 
-    def _decode(self, log_probs: Tensor, lengths: Tensor) -> list[str]:
+    def _texts(self, features: Sequence[Tensor]) -> list[str]:
+        log_probs, lengths = self.log_probs(features)
+        return self._decode(log_probs.argmax(dim=-1), lengths)
+
+    def _decode(self, likeliest: Tensor, lengths: Tensor) -> list[str]:
         """Hypotheses. An ``<eos>`` on the way is passed over, as S3PRL does, not taken as the end."""
-        paths = self.greedy(log_probs, lengths)
+        paths = self.greedy(likeliest, lengths)
         return [self.tokens.decode(index for index in path if index != EOS) for path in paths]
 
     def _write(self, file: str, names: Sequence[str], texts: Sequence[str], mode: str = "w") -> None:

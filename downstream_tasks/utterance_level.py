@@ -178,7 +178,7 @@ class UtteranceExpert(nn.Module):
             features: one (frames, upstream_dim) tensor per utterance.
             ids: one (slots,) array per utterance.
             names: of the utterances.
-            records: gets ``acc`` (1.0 where all slots are right) per utterance, the loss per batch, and outside
+            records: gets ``acc`` (of each utterance, 1.0 where all slots are right) and the loss per batch, and outside
                 training each utterance's name, prediction and truth.
 
         Returns:
@@ -188,8 +188,9 @@ class UtteranceExpert(nn.Module):
         targets = torch.stack([torch.as_tensor(row) for row in ids]).to(logits[0].device)
         loss = torch.stack([cross_entropy(slot, target) for slot, target in zip(logits, targets.T, strict=True)]).sum()
         predicted = torch.stack([slot.argmax(dim=1) for slot in logits], dim=1)
-        records["acc"] += (predicted == targets).all(dim=1).float().tolist()
-        records[self.loss_name].append(loss.item())
+        # Tensors, read when they are logged: each reading would make a GPU wait.
+        records["acc"].append((predicted == targets).all(dim=1).float())
+        records[self.loss_name].append(loss.detach())
         if split != "train":
             records["name"] += names
             records["predict"] += map(self.labels.decode, predicted.tolist())
@@ -211,7 +212,10 @@ class UtteranceExpert(nn.Module):
         """
         if not records["acc"]:
             raise DataError(f"{split}: no utterance could be read.")
-        values = {key: torch.tensor(records[key]).mean() for key in ("acc", self.loss_name)}
+        values = {
+            key: torch.cat([torch.as_tensor(value).reshape(-1) for value in records[key]]).float().mean().cpu()
+            for key in ("acc", self.loss_name)
+        }
         if split != "train" and len(self.labels.sizes) == 1:
             values["balanced_acc"] = torch.tensor(balanced_accuracy(records["predict"], records["truth"]))
         for key, value in values.items():

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import torchaudio
+
+from s3prl_interfaces.mini_superb import make_mini_superb
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -89,3 +92,33 @@ def test_feature_cache(monkeypatch, capsys):
     assert settings == ["", "without a cache", *kinds]
     megabytes = [float(line.split()[-1]) for line in lines[2::2]]
     assert megabytes[0] >= megabytes[1] == megabytes[2]
+
+
+@pytest.mark.usefixtures("small_hubert")
+def test_profile(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    profile = importlib.import_module("scripts.profile_step")
+    monkeypatch.setattr(
+        profile, "make_mini_superb", lambda root, corpora: make_mini_superb(root, corpora=corpora, scale=0.05)
+    )
+    monkeypatch.setattr(sys, "argv", ["profile_step.py", "--steps", "2", "--tasks", "ic", "--device", "cpu"])
+    profile.main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][0] == "ic:"
+    assert tuple(line[0] for line in lines[1:]) == profile.PARTS
+    assert sum(float(line[1]) for line in lines[1:]) == pytest.approx(1000 * float(lines[0][1]), abs=2)
+    parts = {line[0]: float(line[1]) for line in lines[1:]}
+    assert min(parts["upstream"], parts["head"], parts["backward"], parts["update"]) > 0
+    assert not hasattr(torch.Tensor.backward, "__wrapped__")
+
+
+def test_a_part_is_timed_without_those_within_it(monkeypatch):
+    profile = importlib.import_module("scripts.profile_step")
+    clock = profile.Clock(torch.device("cpu"))
+    times = iter([0.0, 1.0, 3.0, 10.0, 20.0, 21.0])
+    monkeypatch.setattr(profile.time, "perf_counter", lambda: next(times))
+    with clock.part("head"), clock.part("metrics"):
+        pass
+    with clock.part("metrics"):
+        pass
+    assert clock.seconds == {"head": 8.0, "metrics": 3.0}

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from downstream_tasks.asr.beam_search import DecoderConfig, make_beam_search
 from downstream_tasks.asr.dataset import TranscribedDataset, groups_of, read_split
 from downstream_tasks.asr.text import BLANK, SPECIALS, Characters, read_characters, words_of
-from downstream_tasks.ctc import CTCExpert, CTCModelConfig, error_rate
+from downstream_tasks.ctc import CTCExpert, CTCModelConfig, error_rate, mean_loss
 from downstream_tasks.loading import Groups, ReadingConfig, generator_of, make_loader, tell_skipped
 from downstream_tasks.score import Score
 from s3prl_interfaces.errors import ConfigError
@@ -186,20 +186,32 @@ class DownstreamExpert(CTCExpert):
         """
         log_probs, lengths = self.log_probs(features)
         loss = self.loss(log_probs, lengths, [torch.as_tensor(target) for target in targets])
-        records["loss"].append(loss.item())
+        records["loss"].append(loss.detach())
         records["name"] += names
-        tokens, words = self._decode(log_probs, lengths)
+        if split == "train":  # decoded where it is logged
+            records["heard"].append((log_probs.detach().argmax(dim=-1), lengths, targets))
+        else:
+            self._transcribe(records, *self._decode(log_probs, lengths), targets)
+        return loss
+
+    def _transcribe(
+        self, records: dict[str, list[Any]], tokens: list[list[str]], words: list[list[str]], targets: Sequence[Any]
+    ) -> None:
+        """Record what was transcribed of utterances, and what was said."""
         true_tokens = [self.characters.tokens(target.tolist()) for target in targets]
         records["tokens"] += tokens
         records["words"] += words
         records["true_tokens"] += true_tokens
         records["true_words"] += map(words_of, true_tokens)
-        return loss
+
+    def _greedy_texts(self, likeliest: Tensor, lengths: Tensor) -> tuple[list[list[str]], list[list[str]]]:
+        """Symbols of each utterance, and its words."""
+        tokens = [self.characters.tokens(ids) for ids in self.greedy(likeliest, lengths)]
+        return tokens, [words_of(symbols) for symbols in tokens]
 
     def _decode(self, log_probs: Tensor, lengths: Tensor) -> tuple[list[list[str]], list[list[str]]]:
         """Symbols of each utterance, greedily; and its words, of the language model if there is one."""
-        tokens = [self.characters.tokens(ids) for ids in self.greedy(log_probs, lengths)]
-        words = [words_of(symbols) for symbols in tokens]
+        tokens, words = self._greedy_texts(log_probs.detach().argmax(dim=-1), lengths)
         if self.beam_search is not None and not self.training:
             for index, length in enumerate(lengths.tolist()):
                 found = self.beam_search(log_probs[index, :length])
@@ -217,10 +229,12 @@ class DownstreamExpert(CTCExpert):
         Returns:
             ``["dev-clean-best.ckpt"]`` when the WER on dev-clean is strictly the lowest so far, else nothing.
         """
+        for likeliest, lengths, targets in records.pop("heard", []):
+            self._transcribe(records, *self._greedy_texts(likeliest, lengths), targets)
         spelt = [[" ".join(words) for words in records[key]] for key in ("words", "true_words")]
         wer = 100 * error_rate(records["words"], records["true_words"])
         values = {
-            "loss": torch.tensor(records["loss"]).mean().item(),
+            "loss": mean_loss(records["loss"]),
             "uer": 100 * error_rate(records["tokens"], records["true_tokens"]),
             "wer": wer,
             "cer": 100 * error_rate(*spelt),

@@ -298,7 +298,7 @@ class DownstreamExpert(nn.Module):
         padded, lengths = self._project(features)
         vectors = self.model(padded, pool_counts(lengths, with_padded_frame=self.pooling_mask == "superb"))
         loss = self.objective(vectors, torch.as_tensor(labels, device=vectors.device))
-        records["loss"].append(loss.item())
+        records["loss"].append(loss.detach())
         return loss
 
     def log_records(
@@ -316,7 +316,7 @@ class DownstreamExpert(nn.Module):
             DataError: no trial of one of the two kinds can be scored, as too many files were left out.
         """
         if split == "train":
-            loss = torch.tensor(records["loss"]).mean().item()
+            loss = torch.stack(records["loss"]).mean().item()
             logger.add_scalar(f"sv-voxceleb1/{split}-loss", loss, global_step=global_step)
             return []
         tell_skipped(split, len(records["name"]), len(self.datasets[split]))

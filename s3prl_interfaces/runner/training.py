@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Trainer:
             enabled=runner.fp16 or runner.bf16,
         )
         self._began = time.monotonic() - position.seconds
+        self._shown = -math.inf  # when the loss was
 
     def train(self) -> None:
         """Train until ``runner.total_steps`` updates are done.
@@ -144,7 +146,9 @@ class Trainer:
             if position.accumulated:
                 continue
             self._update(len(loader))
-            progress.set_postfix(loss=" ".join(f"{loss:.4f}" for loss in losses), refresh=False)
+            if time.monotonic() - self._shown > 1:  # not at every step: a GPU waits wherever a number is read
+                progress.set_postfix(loss=" ".join(f"{loss.item():.4f}" for loss in losses), refresh=False)
+                self._shown = time.monotonic()
             progress.update()
             if position.step == self.runner.total_steps:
                 return
@@ -154,8 +158,8 @@ class Trainer:
         position.batches = 0
         position.epoch_random = None
 
-    def micro_batch(self, wavs: list[torch.Tensor], others: list[Any], batch_id: int) -> list[float]:
-        """Forward and backward of every lane; the graph of one lane at a time."""
+    def micro_batch(self, wavs: list[torch.Tensor], others: list[Any], batch_id: int) -> list[torch.Tensor]:
+        """Forward and backward of every lane; the graph of one lane at a time. Returns the lanes' losses."""
         losses = []
         try:
             with self.autocast, torch.set_grad_enabled(self.upstream_trainable):
@@ -168,14 +172,14 @@ class Trainer:
                 lane.batch_ids.append(batch_id)
         return losses
 
-    def _lane_batch(self, lane: Lane, wavs: list[torch.Tensor], output: Any, others: list[Any]) -> float:
+    def _lane_batch(self, lane: Lane, wavs: list[torch.Tensor], output: Any, others: list[Any]) -> torch.Tensor:
         try:
             with self.autocast:
                 loss = lane.loss(self.runner.train_dataloader, wavs, output, others, records=lane.records)
             lane.scaler.scale(loss / self.runner.gradient_accumulate_steps).backward()
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory(wavs) from error
-        return loss.item()
+        return loss.detach()
 
     def _out_of_memory(self, wavs: list[torch.Tensor]) -> UserError:
         longest = max(len(wav) for wav in wavs) / 16000

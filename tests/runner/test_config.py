@@ -346,8 +346,9 @@ def test_override_over_an_empty_block():
 # Blocks
 
 
-def test_runner_keys_are_s3prls_and_one():
-    assert {entry.name for entry in dataclasses.fields(RunnerConfig)} == S3PRL_RUNNER_KEYS | {"bf16"}
+def test_runner_keys_are_s3prls_and_two():
+    ours = {"bf16", "feature_cache"}
+    assert {entry.name for entry in dataclasses.fields(RunnerConfig)} == S3PRL_RUNNER_KEYS | ours
 
 
 @pytest.mark.parametrize("key", sorted(S3PRL_RUNNER_KEYS))

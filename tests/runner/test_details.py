@@ -7,7 +7,7 @@ import torch
 
 from s3prl_interfaces.errors import DataError
 from s3prl_interfaces.results import read_result
-from s3prl_interfaces.runner import experiment
+from s3prl_interfaces.runner import experiment, training
 from s3prl_interfaces.runner.checkpoint import load_checkpoint
 from tests.runner import toys
 from tests.runner.test_runs import StoppedError, assert_same, stop_at, weights
@@ -229,3 +229,22 @@ def test_a_fine_tuned_upstream_is_continued_too(tmp_path, monkeypatch):
     assert_same(weights(whole), weights(other))
     one, same = (load_checkpoint(folder / "states-12.ckpt")["Upstream"]["weight"] for folder in (whole, other))
     assert torch.equal(one, same)
+
+
+def test_the_loss_is_shown_once_a_second_at_most(tmp_path, monkeypatch):
+    """On a GPU every number that is read makes the host wait."""
+    shown, clock = [], [0.0]
+
+    class Bar(training.tqdm):
+        def set_postfix(self, loss, **_):
+            shown.append((clock[0], float(loss)))
+
+        def update(self, n=1):
+            clock[0] += 0.4
+
+    monkeypatch.setattr(training, "tqdm", Bar)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    folder = toy_run(tmp_path)
+    assert [moment for moment, _ in shown] == pytest.approx([0.0, 1.2, 2.4, 3.6])
+    losses = (folder / "losses.txt").read_text().splitlines()
+    assert [loss for _, loss in shown] == pytest.approx([float(losses[index]) for index in (1, 7, 13, 19)], abs=1e-4)

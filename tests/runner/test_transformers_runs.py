@@ -30,7 +30,7 @@ def test_a_run_keeps_how_its_upstream_was_run(transformers_folder, tmp_path, mon
 
 def test_what_decides_its_output_is_in_the_upstreams_name():
     arguments = RunArguments(mode="train", upstream="hf:owner/name", upstream_revision="abc", upstream_unpadded=True)
-    assert _upstream_name(arguments) == "hf:owner/name (abc, unpadded)"
+    assert _upstream_name(arguments, None) == "hf:owner/name (abc, unpadded)"
 
 
 def test_fine_tuning_in_a_run(transformers_folder, tmp_path):

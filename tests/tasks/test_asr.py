@@ -892,6 +892,30 @@ def test_transcripts_with_a_language_model_are_s3prls(flashlight, language, opti
     assert len(set(map(tuple, answers))) > 2
 
 
+def test_nothing_is_read_or_decoded_until_training_is_logged(corpus, tmp_path, monkeypatch):
+    """On a GPU every number that is read makes the host wait."""
+    expert = make_clear(DownstreamExpert, clear_config(corpus), tmp_path / "run").train()
+    records, target = defaultdict(list), np.array([*Characters().encode("to go"), 2])
+
+    def wait(*_):
+        raise AssertionError("a tensor was read")
+
+    with monkeypatch.context() as patch:
+        for name in ("item", "tolist", "__float__", "__bool__"):
+            patch.setattr(torch.Tensor, name, wait)
+        for name in ("a", "b"):
+            loss = expert("train", [nearly_two_go()], [target], [name], records=records)
+    assert torch.equal(records["loss"][1], loss)
+    assert loss.grad_fn is not None
+    assert not records["loss"][1].requires_grad
+    assert "words" not in records
+    logger = Logger()
+    expert.log_records("train", records, logger, 1)
+    assert records["words"] == [["TO", "GO"]] * 2
+    assert logger.scalars["asr/train-wer", 1] == 0
+    assert logger.scalars["asr/train-loss", 1] == pytest.approx(loss.item())
+
+
 def test_the_language_model_is_not_used_in_training(flashlight, language, corpus, tmp_path):
     block = clear_config(corpus, decoder_args=language)
     expert = make_clear(DownstreamExpert, block, tmp_path / "run")

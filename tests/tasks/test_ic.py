@@ -135,6 +135,7 @@ def test_training_keeps_and_writes_no_predictions(ours):
     records = defaultdict(list)
     ours("train", [torch.randn(5, 24)], [np.zeros(3, dtype=np.int64)], ["a"], records=records)
     assert set(records) == {"acc", "intent_loss"}
+    assert all(isinstance(value, torch.Tensor) for key in records for value in records[key])  # read when it is logged
 
 
 def test_training_sees_each_utterance_once_in_an_order_of_its_own(ours, fluent_commands):

@@ -229,6 +229,7 @@ def test_padding_is_not_transcribed(both):
             expert.model.linear.bias.zero_()
         records = defaultdict(list)
         expert("train", features, [np.array([5, 6, 1]), np.array([7, 1])], ["a", "b"], records=records)
+        expert.log_records("train", records=records, logger=Logger(), global_step=1, batch_ids=[0], total_batch_num=1)
         hypotheses.append(records["hypothesis"])
     assert hypotheses == [
         [f"{TOKENS[2]} {TOKENS[3]}", TOKENS[4]],
