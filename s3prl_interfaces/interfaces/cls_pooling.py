@@ -89,7 +89,8 @@ class CLSPooling(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Pool L states (B, T, D) to (B, T, D)."""
-        rows, layer, attention = to_rows(layers), self.encoder_layer, self.encoder_layer.self_attn
+        layer, attention = self.encoder_layer, self.encoder_layer.self_attn
+        rows, back = to_rows(layers)
         shares = F.dropout(self._shares(rows), attention.dropout, self.training)
         *_, weight = attention.in_proj_weight.chunk(3)
         *_, bias = attention.in_proj_bias.unflatten(0, (3, attention.num_heads, 1, -1))
@@ -102,8 +103,7 @@ class CLSPooling(Interface):
         attended = attention.out_proj(values.transpose(0, 1).flatten(1).to(self.cls.dtype))
         pooled = layer.norm1(self.cls + layer.dropout1(attended))
         hidden = layer.dropout(layer.activation(layer.linear1(pooled)))
-        pooled = layer.norm2(pooled + layer.dropout2(layer.linear2(hidden)))
-        return pooled.unflatten(0, layers[0].shape[:2])
+        return back(layer.norm2(pooled + layer.dropout2(layer.linear2(hidden))))
 
     def layer_weights(
         self,

@@ -46,5 +46,6 @@ class Concat(Interface):
         # (D, L * D) as L matrices (D, D): views, and so are those of the gradient.
         matrices = self.projection.weight.unflatten(1, (self.num_layers, -1)).transpose(0, 1)
         terms = [[(index, index) for index in range(self.num_layers)]]
-        (features,) = sums_of_products(to_rows(layers), matrices, self.projection.bias, terms)
-        return features.unflatten(0, layers[0].shape[:2])
+        rows, back = to_rows(layers)
+        (features,) = sums_of_products(rows, matrices, self.projection.bias, terms)
+        return back(features)

@@ -60,16 +60,17 @@ class GroupedWeightedSum(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Turn L states (B, T, D) into K sums, then into (B, T, D)."""
+        rows, back = to_rows(layers)
         groups, start = [], 0
         for weights in self.weights:
             stop = start + len(weights)
-            groups.append(weighted_sum(layers[start:stop], softmax(weights)).to(layers[0].dtype))
+            groups.append(weighted_sum(rows[start:stop], softmax(weights)).to(layers[0].dtype))
             start = stop
         # (D, K * D) as K matrices (D, D): the sums need not be joined.
         matrices = self.projection.weight.unflatten(1, (len(groups), -1)).transpose(0, 1)
         terms = [[(index, index) for index in range(len(groups))]]
-        (features,) = sums_of_products(to_rows(groups), matrices, self.projection.bias, terms)
-        return features.unflatten(0, layers[0].shape[:2])
+        (features,) = sums_of_products(groups, matrices, self.projection.bias, terms)
+        return back(features)
 
     def layer_weights(
         self,

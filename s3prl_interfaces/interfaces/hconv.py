@@ -96,11 +96,10 @@ class HConv(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Turn L states (B, T, D) into (B, T, O)."""
-        axis = to_rows(layers)
+        axis, back = to_rows(layers)
         for conv in cast("Iterable[nn.Conv1d]", self.convs):
             axis = [F.relu(position, inplace=True).to(layers[0].dtype) for position in _convolve(conv, axis)]
-        # (B, T, channels, L_final): channel by channel
-        return torch.stack(axis, dim=-1).flatten(-2).unflatten(0, layers[0].shape[:2])
+        return back(torch.stack(axis, dim=-1).flatten(1))  # (N, channels, L_final): channel by channel
 
     def extra_repr(self) -> str:
         """Show how the layer axis shrinks beside the sizes."""

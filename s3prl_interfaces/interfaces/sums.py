@@ -7,7 +7,7 @@ nothing on the way back.
 The operations work on frames: rows (N, D), one for each frame of a batch, N = B * T. Sums are kept in at least float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,20 +20,31 @@ Terms = Sequence[Sequence[tuple[int, int]]]
 """For each sum, which layer meets which matrix."""
 
 
-def to_rows(layers: Sequence[Tensor]) -> list[Tensor]:
-    """Give each layer (B, T, D) as rows (B * T, D); a copy only of layers that do not lie in memory like that."""
-    return [layer.flatten(0, 1) for layer in layers]
+def to_rows(layers: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
+    """Give the frames of layers as rows, in the order in which they lie in memory: S3PRL's HuBERT has time first.
+
+    Args:
+        layers: L tensors (B, T, D).
+
+    Returns:
+        L tensors (N, D), copies only of layers that lie otherwise; and a function from (N, O) back to (B, T, O).
+    """
+    batch, frames, _ = layers[0].shape
+    if all(layer.transpose(0, 1).is_contiguous() for layer in layers):
+        rows = [layer.transpose(0, 1).flatten(0, 1) for layer in layers]
+        return rows, lambda features: features.unflatten(0, (frames, batch)).transpose(0, 1)
+    return [layer.flatten(0, 1) for layer in layers], lambda features: features.unflatten(0, (batch, frames))
 
 
 def weighted_sum(layers: Sequence[Tensor], shares: Tensor) -> Tensor:
     """Add up layers.
 
     Args:
-        layers: L tensors of one shape.
+        layers: Frames, L tensors (N, D).
         shares: How much of each, shape (L,), at least float32.
 
     Returns:
-        Of the same shape, at least float32.
+        Shape (N, D), at least float32.
     """
     return _WeightedSum.apply(shares, *layers)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from s3prl_interfaces.interfaces.base import Interface, LayerWeights, at_least_float32
 from s3prl_interfaces.interfaces.registry import register_interface
-from s3prl_interfaces.interfaces.sums import weighted_sum
+from s3prl_interfaces.interfaces.sums import to_rows, weighted_sum
 
 
 @register_interface("weighted_sum", paper="arXiv 2406.12209, Table 1: Weighted Sum")
@@ -43,7 +43,8 @@ class WeightedSum(Interface):
 
     def combine(self, layers: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
         """Sum L states (B, T, D) to (B, T, D)."""
-        return weighted_sum(layers, softmax(self.weights))
+        rows, back = to_rows(layers)
+        return back(weighted_sum(rows, softmax(self.weights)))
 
     def layer_weights(
         self,

@@ -165,3 +165,20 @@ def test_layers_that_want_no_gradient_are_not_kept_twice(formula):
     with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
         OURS[formula](layers, *weights)
     assert {one.data_ptr() for one in kept} <= {one.data_ptr() for one in [*layers, *weights]}
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+def test_rows_are_views(time_first):
+    states = [draw(*((5, 3) if time_first else (3, 5)), 2, seed=seed) for seed in range(2)]
+    layers = [state.transpose(0, 1) for state in states] if time_first else states
+    rows, back = sums.to_rows(layers)
+    for row, layer in zip(rows, layers, strict=True):
+        assert row.data_ptr() == layer.data_ptr()
+        assert row.shape == (15, 2)
+        assert torch.equal(back(row), layer)
+
+
+def test_rows_of_layers_that_lie_otherwise():
+    layers = [draw(3, 5, 2), draw(5, 3, 2, seed=1).transpose(0, 1), draw(3, 5, 4, seed=2)[..., ::2]]
+    rows, back = sums.to_rows(layers)
+    assert all(torch.equal(back(row), layer) for row, layer in zip(rows, layers, strict=True))
