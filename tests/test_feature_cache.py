@@ -145,6 +145,7 @@ def test_a_shard_is_written_when_there_is_enough(tmp_path, monkeypatch):
     model.store.flush()
     model.store.flush()
     assert len(shards(tmp_path)) == 3
+    assert shards(tmp_path) == sorted(tmp_path.iterdir())
 
 
 def test_two_processes_see_each_other(tmp_path):

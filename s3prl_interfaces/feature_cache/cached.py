@@ -84,7 +84,7 @@ class CachedUpstream(nn.Module):
             layers = [layers]
         if self.layer is not None and len(layers) > 1:
             layers = [layers[self.layer]]
-        return torch.cat([layer.detach() for layer in layers])
+        return torch.cat(list(layers))
 
 
 def _name(wav: Tensor) -> str:

@@ -257,7 +257,7 @@ def _cached(upstream: nn.Module, config: FeatureCacheConfig, lane: Lane) -> Cach
     key, layer = lane.featurizer.feature_selection, lane.args.upstream_layer_selection
     dtype = getattr(torch, config.dtype)
     root = Path(config.dir).expanduser()
-    folder = root / fingerprint(upstream.eval(), (key, layer, config.dtype))
+    folder = root / fingerprint(upstream, (key, layer, config.dtype))
     log.info("Hidden states are kept in %s.", folder)
     return CachedUpstream(upstream, key, layer, dtype, Store(folder, root, config.max_bytes))
 

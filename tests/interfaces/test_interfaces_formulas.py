@@ -141,6 +141,29 @@ def test_cls_pooling(make_states, num_layers, feature_dim, heads):
     assert_close(interface(states), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("where", ["self_attn", "dropout1", "dropout", "dropout2"])
+def test_cls_pooling_drops_out_where_pytorch_does(make_states, where):
+    """All or nothing, so that there is no chance in it."""
+    interface = build_interface("cls_pooling", num_layers=3, feature_dim=8, dropout=0.0).train()
+    layer = interface.encoder_layer
+    for parameter in interface.parameters():
+        nn.init.normal_(parameter)
+    if where == "self_attn":
+        layer.self_attn.dropout = 1.0
+    else:
+        getattr(layer, where).p = 1.0
+    states = make_states(3, 8)
+    tokens = torch.stack([interface.cls.expand_as(states[0]), *states], dim=2).flatten(0, 1)
+    expected = layer(tokens)[:, 0].unflatten(0, states[0].shape[:2])
+    assert expected.isfinite().all()
+    assert_close(interface(states), expected, rtol=1e-4, atol=1e-5)
+    if where == "self_attn":
+        layer.self_attn.dropout = 0.0
+    else:
+        getattr(layer, where).p = 0.0
+    assert not torch.allclose(interface(states), expected, rtol=1e-3)
+
+
 def test_cls_pooling_drops_out_in_training_only(make_states):
     interface, states = build_interface("cls_pooling", num_layers=3, feature_dim=8), make_states(3, 8)
     assert not torch.equal(interface(states), interface(states))

@@ -1,6 +1,7 @@
 """Runs whose hidden states are kept."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -60,9 +61,14 @@ def test_every_utterance_passes_once(tmp_path, passes):
     toy_run(tmp_path / "another", mode="evaluate", past_exp=str(folder), upstream=None, evaluate_split="test")
     look_at_layers([folder])
     assert len(passes) == 0
+    model = load_experiment(folder)
     for _ in range(2):  # what a trained model is used on is not kept
-        load_experiment(folder).features([torch.ones(3200)])
+        model.features([torch.ones(3200)])
     assert len(passes) == 2
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
+    shutil.rmtree(tmp_path / "cache")
+    (folder / "layers.json").unlink()
+    look_at_layers([folder])
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
 
 
