@@ -104,11 +104,14 @@ def test_readme_python(code):
 
 def test_readme_yaml():
     from s3prl_interfaces import build_interface
-    from s3prl_interfaces.runner.config import interface_block
+    from s3prl_interfaces.runner.config import check_blocks, interface_block
 
-    (text,) = blocks("yaml")
-    name, options = interface_block(yaml.safe_load(text))
+    interface, feature_cache = (yaml.safe_load(text) for text in blocks("yaml"))
+    name, options = interface_block(interface)
     assert build_interface(name, num_layers=13, feature_dim=8, **options).num_layers == 13
+    runner = {"total_steps": 1, **feature_cache["runner"]}
+    config = check_blocks({"runner": runner, "optimizer": {}, "downstream_expert": {}}, strict=True)
+    assert config.feature_cache.max_bytes == 500_000_000_000
 
 
 def test_readme_commands():
