@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from s3prl_interfaces.errors import UpstreamError
+from s3prl_interfaces.feature_cache import CachedUpstream, Store, fingerprint
 from s3prl_interfaces.interfaces import build_interface
 from s3prl_interfaces.upstream import load_upstream
 from tests import upstream_checkpoints as write
@@ -114,3 +115,29 @@ def test_missing_checkpoint_is_named(tmp_path):
 def test_fbank_needs_no_file():
     states = hidden_states(load_upstream("fbank").eval(), 1.0, 0.5)
     assert [state.shape for state in states] == [(2, 98, 240)]
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_states_that_are_kept(fmt, tmp_path):
+    """Two loads are one upstream to the cache, other weights another; what is kept is what one utterance gets."""
+    writer, *_ = FORMATS[fmt]
+    torch.manual_seed(1)
+    writer(tmp_path / "first.pt")
+    (tmp_path / "cache").mkdir()
+    found, wav = [], torch.randn(9600, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        upstream = load(fmt, tmp_path / "first.pt")
+        key = fingerprint(upstream, None)
+        found.append(key)
+        with torch.no_grad():
+            expected = upstream([wav])["hidden_states"]
+            assert fingerprint(upstream, None) == key  # also after it was used
+        store = Store(tmp_path / "cache" / key, tmp_path)
+        kept = CachedUpstream(upstream, "hidden_states", None, torch.float32, store)([wav])["hidden_states"]
+        store.flush()
+        assert all(map(torch.equal, kept, expected))
+        assert len(kept) == len(expected)
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
+    writer(tmp_path / "first.pt")  # other random weights under the same name
+    found.append(fingerprint(load(fmt, tmp_path / "first.pt"), None))
+    assert found[0] == found[1] != found[2]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 FORMAT = 1
 """Raised whenever what is stored changes its meaning."""
@@ -48,7 +49,10 @@ def fingerprint(upstream: nn.Module, selection: object) -> str:
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
     # Those of nn.Module itself begin with an underscore: parameters, buffers, children and hooks, which are elsewhere.
-    return {key: _plain(value) for key, value in sorted(vars(module).items()) if not key.startswith("_")}
+    # What old weight normalisation makes of `weight_g` is computed anew whenever it is used.
+    weights = dict(module.named_parameters(recurse=False))
+    own = {key: value for key, value in vars(module).items() if not key.startswith("_") and f"{key}_g" not in weights}
+    return {key: _plain(value) for key, value in sorted(own.items())}
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
@@ -58,7 +62,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Tensor):
         return _tensor(value)
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    if depth == _DEPTH or isinstance(value, nn.Module):
+    if depth == _DEPTH or isinstance(value, nn.Module | RemovableHandle):  # a handle has a running number
         return kind
     inside = functools.partial(_plain, depth=depth + 1)
     if isinstance(value, Mapping):
