@@ -256,7 +256,9 @@ def check_compiled(interface, states, backend):
         gradients = [parameter.grad for parameter in interface.parameters()]
         interface.zero_grad()
         results.append((features.detach(), inputs[-1].grad, *gradients))
-    assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
+    assert_close(results[1][0], results[0][0], rtol=1e-5, atol=1e-5)
+    # Gradients of parameters are sums over frames, here up to some tens.
+    assert_close(results[1][1:], results[0][1:], rtol=1e-4, atol=1e-4)
 
 
 def test_compile(build, make_states, name):
