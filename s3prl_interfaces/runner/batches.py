@@ -2,13 +2,15 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from downstream_tasks.audio import RandomPiece
 from s3prl_interfaces.errors import ConfigError, UserError
+from s3prl_interfaces.runner.randomness import preserved
 
 
 def split_loader(head: Any, split: str, epoch: int | None = None) -> Any:
@@ -47,6 +49,16 @@ def iterate(loader: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
         if text.startswith("Caught ") and marker in text:
             raise type(error)(text.rsplit(marker, 1)[1]) from error
         raise
+
+
+def run_upstream(upstream: nn.Module, wavs: Sequence[Tensor]) -> Any:
+    """What an upstream says of utterances.
+
+    In eval mode what it draws at random leaves no trace: fairseq's models and older ones of transformers draw numbers
+    that they do not use, and a pass that a feature cache spares would change the order of the data.
+    """
+    with nullcontext() if upstream.training else preserved():
+        return upstream(wavs)
 
 
 def to_device(wavs: Sequence[Any], device: torch.device) -> list[Tensor]:

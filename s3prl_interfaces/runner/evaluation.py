@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
+from s3prl_interfaces.runner.batches import iterate, run_upstream, split_loader, to_device
 from s3prl_interfaces.runner.lane import Lane
 from s3prl_interfaces.runner.randomness import Stream, capture, preserved
 
@@ -84,7 +84,7 @@ def _evaluate(
             break
         wavs = to_device(wavs, device)
         utterances += len(wavs)
-        output = upstream(wavs)
+        output = run_upstream(upstream, wavs)
         for lane, lane_records, stream, step in zip(lanes, records, streams, steps, strict=True):
             if lane.failed is None:
                 with lane.guard(step), stream.use():

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from s3prl_interfaces.errors import DataError
 from s3prl_interfaces.interfaces import NotFittedError, get_spec
-from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
+from s3prl_interfaces.runner.batches import iterate, run_upstream, split_loader, to_device
 from s3prl_interfaces.runner.lane import Lane
 from s3prl_interfaces.runner.randomness import preserved
 
@@ -33,7 +33,7 @@ def fit_interfaces(upstream: nn.Module, lanes: Sequence[Lane], device: torch.dev
         loader = split_loader(fitted[0].head, split)
         for wavs, *_ in tqdm(iterate(loader), total=len(loader), desc="fit", dynamic_ncols=True):
             batch = to_device(wavs, device)
-            output = upstream(batch)
+            output = run_upstream(upstream, batch)
             for lane in fitted:
                 hidden_states = lane.featurizer.hidden_states(output)
                 lengths = lane.featurizer.frame_lengths(batch, hidden_states[0].size(1))

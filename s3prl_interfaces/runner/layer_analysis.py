@@ -31,7 +31,7 @@ from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.interfaces import LayerWeights
 from s3prl_interfaces.interfaces.base import at_least_float32, valid_frames
 from s3prl_interfaces.results.layers import LayerResult, Weights
-from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
+from s3prl_interfaces.runner.batches import iterate, run_upstream, split_loader, to_device
 from s3prl_interfaces.runner.lane import Lane
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.outcome import choose_score
@@ -139,7 +139,7 @@ def _pass(
     """Every batch: utterances, what the upstream makes of them, and what else the loader says of them."""
     for wavs, *others in tqdm(iterate(loader), total=len(loader), desc=title, dynamic_ncols=True, leave=False):
         wavs = to_device(wavs, device)
-        yield wavs, upstream(wavs), others
+        yield wavs, run_upstream(upstream, wavs), others
 
 
 class _Analysis:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from s3prl_interfaces.errors import DataError, UserError
 from s3prl_interfaces.runner import randomness
-from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
+from s3prl_interfaces.runner.batches import iterate, run_upstream, split_loader, to_device
 from s3prl_interfaces.runner.config import RunnerConfig
 from s3prl_interfaces.runner.evaluation import evaluate
 from s3prl_interfaces.runner.lane import Lane
@@ -163,7 +163,7 @@ class Trainer:
         losses = []
         try:
             with self.autocast, torch.set_grad_enabled(self.upstream_trainable):
-                output = self.upstream(wavs)
+                output = run_upstream(self.upstream, wavs)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory(wavs) from error
         for lane in self.living():

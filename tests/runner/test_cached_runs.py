@@ -1,16 +1,19 @@
 """Runs whose hidden states are kept."""
 
 import json
+import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from s3prl_interfaces import load_experiment
 from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.results import read_result
-from s3prl_interfaces.runner import RunArguments
+from s3prl_interfaces.runner.batches import run_upstream
 from s3prl_interfaces.runner.layers import look_at_layers
 from tests.runner.test_runs import assert_same, weights
 from tests.runner.toys import Upstream, toy_run
@@ -72,8 +75,21 @@ def test_every_utterance_passes_once(tmp_path, passes):
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
 
 
+@pytest.fixture
+def drawing(monkeypatch):
+    """An upstream that draws numbers for nothing, as fairseq's do in eval mode too."""
+    forward = Upstream.forward
+
+    def drawing(self, wavs):
+        torch.rand(()), np.random.random(), random.random()
+        return forward(self, wavs)
+
+    monkeypatch.setattr(Upstream, "forward", drawing)
+
+
+@pytest.mark.usefixtures("drawing")
 def test_crops_are_right(tmp_path, passes, monkeypatch):
-    """The toy task's, which are not marked: each is another utterance."""
+    """The toy task's, from PyTorch's own generator and not marked: each is another utterance."""
     cropped = toy_run(tmp_path / "cached", changes(tmp_path / "cache", crop=True))
     assert len(passes) > 2 * 22
     forward = Upstream.forward
@@ -85,6 +101,16 @@ def test_crops_are_right(tmp_path, passes, monkeypatch):
 
     monkeypatch.setattr(Upstream, "forward", unpadded)
     assert_same(weights(cropped), weights(toy_run(tmp_path / "plain")))
+
+
+@pytest.mark.usefixtures("drawing")
+@pytest.mark.parametrize("training", [False, True])
+def test_what_an_upstream_draws_counts_in_training_only(training):
+    states = torch.get_rng_state(), np.random.get_state()[2], random.getstate()
+    run_upstream(Upstream().train(training), [torch.ones(640)])
+    assert torch.equal(torch.get_rng_state(), states[0]) != training
+    assert (np.random.get_state()[2] == states[1]) != training
+    assert (random.getstate() == states[2]) != training
 
 
 def test_other_selections_are_kept_apart(tmp_path):
@@ -164,5 +190,6 @@ def test_a_folder_that_cannot_be_made(tmp_path, caplog):
 def test_override(tmp_path):
     override = f"config.runner.feature_cache.dir={tmp_path / 'cache'},,config.runner.feature_cache.dtype=bfloat16"
     toy_run(tmp_path, override=override)
-    assert (tmp_path / "cache").is_dir()
-    assert RunArguments(mode="train").override is None
+    (shard,) = (tmp_path / "cache").rglob("*.safetensors")
+    with safe_open(shard, framework="pt") as content:
+        assert {content.get_tensor(key).dtype for key in content.keys()} == {torch.bfloat16}  # noqa: SIM118
