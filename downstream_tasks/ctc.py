@@ -98,11 +98,6 @@ class CTCExpert(nn.Module):
         return [path[path != self.blank].tolist() for path in paths]
 
 
-def mean_loss(losses: Sequence[Tensor | float]) -> float:
-    """The mean of batches' losses: tensors until it is logged, for a GPU waits wherever a number is read."""
-    return torch.stack([torch.as_tensor(loss) for loss in losses]).float().mean().item()
-
-
 def error_rate(hypotheses: Sequence[Sequence[Any]], references: Sequence[Sequence[Any]]) -> float:
     """Edits over reference tokens, both summed over all utterances (WER, CER, PER).
 

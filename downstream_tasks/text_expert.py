@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from downstream_tasks.audio import load_audio
-from downstream_tasks.ctc import CTCExpert, CTCModelConfig, mean_loss
+from downstream_tasks.ctc import CTCExpert, CTCModelConfig
 from downstream_tasks.lengths import audio_lengths
 from downstream_tasks.loading import (
     AudioDataset,
@@ -25,6 +25,7 @@ from downstream_tasks.loading import (
     plain_batches,
     tell_skipped,
 )
+from downstream_tasks.records import mean
 from downstream_tasks.score import Score
 from downstream_tasks.text_metrics import Metric
 from downstream_tasks.vocabulary import EOS, PAD, Vocabulary
@@ -317,7 +318,7 @@ class TextExpert(CTCExpert):
         hypotheses, references = records["hypothesis"], records["groundtruth"]
         names = dict.fromkeys((*self.config.metric, self.score.metric))
         values = {name: self.metrics[name].compute(hypotheses, references) for name in names}
-        values["loss"] = mean_loss(records["loss"])
+        values["loss"] = mean(records["loss"])
         for name, value in values.items():
             logger.add_scalar(f"{self.tag}/{split}-{name}", value, global_step=global_step)
         if split == "train":

@@ -25,6 +25,7 @@ from downstream_tasks.loading import (
     plain_batches,
     tell_skipped,
 )
+from downstream_tasks.records import mean
 from downstream_tasks.score import Score
 from s3prl_interfaces.errors import DataError
 
@@ -212,14 +213,12 @@ class UtteranceExpert(nn.Module):
         """
         if not records["acc"]:
             raise DataError(f"{split}: no utterance could be read.")
-        values = {
-            key: torch.cat([torch.as_tensor(value).reshape(-1) for value in records[key]]).float().mean().cpu()
-            for key in ("acc", self.loss_name)
-        }
+        values = {key: mean(records[key]) for key in ("acc", self.loss_name)}
         if split != "train" and len(self.labels.sizes) == 1:
-            values["balanced_acc"] = torch.tensor(balanced_accuracy(records["predict"], records["truth"]))
+            # As float32, which the buffer of the best has: a tie is one there, too.
+            values["balanced_acc"] = torch.tensor(balanced_accuracy(records["predict"], records["truth"])).item()
         for key, value in values.items():
-            logger.add_scalar(f"{self.tag}/{split}-{key}", value.item(), global_step=global_step)
+            logger.add_scalar(f"{self.tag}/{split}-{key}", value, global_step=global_step)
         if split == "train":
             return []
         drawn = "draws" if self.draws_with_replacement(split) else "utterances"

@@ -16,7 +16,7 @@ from s3prl_interfaces.bench.benchmark import prepared_step
 from s3prl_interfaces.cli import main
 from s3prl_interfaces.errors import UserError
 from s3prl_interfaces.interfaces import count_macs
-from s3prl_interfaces.interfaces.cost import count_step
+from s3prl_interfaces.interfaces.cost import count_call
 
 CPU = torch.device("cpu")
 
@@ -94,8 +94,8 @@ def test_arithmetic_of_a_step():
     size = Size(4, 2, 5, 8)
     frames = size.batch * size.frames
     concat, weighted = (prepared_step(name, size, "cpu", False) for name in ("concat", "weighted_sum"))
-    assert count_step(concat) == 2 * frames * 4 * 8 * 8
-    assert count_step(weighted) == 2 * frames * 4 * 8
+    assert count_call(concat) == 2 * frames * 4 * 8 * 8
+    assert count_call(weighted) == 2 * frames * 4 * 8
 
 
 @pytest.fixture

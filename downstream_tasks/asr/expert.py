@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from downstream_tasks.asr.beam_search import DecoderConfig, make_beam_search
 from downstream_tasks.asr.dataset import TranscribedDataset, groups_of, read_split
 from downstream_tasks.asr.text import BLANK, SPECIALS, Characters, read_characters, words_of
-from downstream_tasks.ctc import CTCExpert, CTCModelConfig, error_rate, mean_loss
+from downstream_tasks.ctc import CTCExpert, CTCModelConfig, error_rate
 from downstream_tasks.loading import Groups, ReadingConfig, generator_of, make_loader, tell_skipped
+from downstream_tasks.records import mean
 from downstream_tasks.score import Score
 from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.schema import read_block
@@ -234,7 +235,7 @@ class DownstreamExpert(CTCExpert):
         spelt = [[" ".join(words) for words in records[key]] for key in ("words", "true_words")]
         wer = 100 * error_rate(records["words"], records["true_words"])
         values = {
-            "loss": mean_loss(records["loss"]),
+            "loss": mean(records["loss"]),
             "uer": 100 * error_rate(records["tokens"], records["true_tokens"]),
             "wer": wer,
             "cer": 100 * error_rate(*spelt),

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from downstream_tasks.loading import generator_of, make_loader, plain_batches, tell_skipped
+from downstream_tasks.records import mean
 from downstream_tasks.score import Score
 from downstream_tasks.sv.dataset import (
     FOLDERS,
@@ -316,8 +317,7 @@ class DownstreamExpert(nn.Module):
             DataError: no trial of one of the two kinds can be scored, as too many files were left out.
         """
         if split == "train":
-            loss = torch.stack(records["loss"]).mean().item()
-            logger.add_scalar(f"sv-voxceleb1/{split}-loss", loss, global_step=global_step)
+            logger.add_scalar(f"sv-voxceleb1/{split}-loss", mean(records["loss"]), global_step=global_step)
             return []
         tell_skipped(split, len(records["name"]), len(self.datasets[split]))
         place = {name: index for index, name in enumerate(records["name"])}

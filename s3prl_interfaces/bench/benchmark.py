@@ -16,7 +16,7 @@ from s3prl_interfaces.bench.measure import extra_memory, median_seconds, product
 from s3prl_interfaces.bench.references import Reference, make_reference
 from s3prl_interfaces.errors import UserError
 from s3prl_interfaces.interfaces import build_interface
-from s3prl_interfaces.interfaces.cost import count_step
+from s3prl_interfaces.interfaces.cost import count_call
 
 INTERFACES = ("weighted_sum", "hconv", "cls_pooling", "concat", "grouped_weighted_sum")
 
@@ -119,8 +119,8 @@ def _measure(name: str, size: Size, repeat: int, device: torch.device) -> Figure
         step_reference=step["theirs"],
         memory=memory,
         memory_reference=memory_reference,
-        forward_macs=count_step(ours.forward),
-        step_macs=count_step(ours.step),
+        forward_macs=count_call(ours.forward),
+        step_macs=count_call(ours.step),
         rate=2 * macs / (forward["product"] + step["product"]),
     )
 

@@ -18,7 +18,7 @@ over layers are kept in at least float32, so that 25 layers in bfloat16 lose no 
 import functools
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -233,11 +233,6 @@ def check_int(name: str, value: object, minimum: int = 1) -> int:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Return a half-precision tensor in float32, any other as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def add_up(terms: Iterable[Tensor]) -> Tensor:
-    """Sum tensors of one shape, one after the other, in at least float32; no more than two of them live."""
-    return functools.reduce(operator.add, map(at_least_float32, terms))
 
 
 def valid_frames(layer: Tensor, lengths: Tensor | None) -> Tensor:

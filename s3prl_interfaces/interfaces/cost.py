@@ -44,22 +44,20 @@ def count_macs(interface: Interface, frames: int) -> int:
     like = weights[0] if weights else torch.zeros(())
     states = [like.new_zeros(1, frames, interface.feature_dim) for _ in range(interface.num_layers)]
     modes = [(module, module.training) for module in interface.modules()]
-    counter = FlopCounterMode(display=False, custom_mapping=_LEFT_OUT)
     try:
         interface.eval()
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.random.fork_rng([like.device] if like.is_cuda else []))
             _forbid_fused(stack)
-            stack.enter_context(counter)
-            interface(states, torch.tensor([frames], device=like.device))
+            lengths = torch.tensor([frames], device=like.device)
+            return count_call(lambda: interface(states, lengths))
     finally:
         for module, training in modes:
             module.training = training
-    return counter.get_total_flops() // 2
 
 
-def count_step(call: Callable[[], Any]) -> int:
+def count_call(call: Callable[[], Any]) -> int:
     """Count the multiply-accumulate operations, as defined above, of a call: with a backward pass, perhaps."""
     counter = FlopCounterMode(display=False, custom_mapping=_LEFT_OUT)
     with counter:
