@@ -20,7 +20,11 @@ LISTS = ("interfaces", "tasks", "upstreams", "configs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``s3prl-interfaces``; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run ``s3prl-interfaces``.
+
+    Returns:
+        The exit code: 0, 2 for what the user can mend, 128 + N when signal N stopped it (130: Ctrl-C).
+    """
     return _call(parser(), arguments)
 
 
@@ -57,6 +61,7 @@ def _call(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
     verbose = bool(getattr(options, "verbose", False))
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from s3prl_interfaces.runner.interruption import Stopped
     from s3prl_interfaces.runner.logs import log_to_terminal
 
     log_to_terminal(verbose)
@@ -69,6 +74,9 @@ def _call(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> i
         line = re.sub(r"\s*\n\s*", " ", str(error).strip())
         sys.stderr.write(f"error: {line}\n")
         return 2
+    except Stopped as stopped:
+        sys.stderr.write(f"{stopped} Continue with `-a`.\n")
+        return 128 + stopped.signum
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; continue a run with `-a`\n")
         return 130
@@ -162,9 +170,11 @@ def _fill_run(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     machine.add_argument("--disable_cudnn", action="store_true")
     machine.add_argument("--verbose", action="store_true", help="show tracebacks and details")
-    unsupported = parser.add_argument_group("S3PRL's, not supported yet")
-    unsupported.add_argument("--backend", default="nccl", help=argparse.SUPPRESS)
-    unsupported.add_argument("--local_rank", "--local-rank", type=int, help="training on several GPUs")
+    machine.add_argument("--backend", default="nccl", help="what several GPUs talk with; the CPU has gloo")
+    machine.add_argument(
+        "--local_rank", "--local-rank", type=int, help="given by older launchers; torchrun does without"
+    )
+    unsupported = parser.add_argument_group("S3PRL's, not supported")
     unsupported.add_argument(
         "--push_to_hf_hub", type=_truth, default=False, nargs="?", const=True, help="upload after training"
     )

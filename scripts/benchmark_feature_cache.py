@@ -54,12 +54,14 @@ def main() -> None:
         trainer = make_trainer((options.interface,), upstream, device, str(folder / "run"))
         step(trainer, *batches[0])  # for warming up
         for turn in range(options.repeat):
-            trainer.upstream = upstream
+            trainer.gradients.upstream = upstream
             times.setdefault("without a cache", []).append(epoch(trainer, batches))
             for dtype in DTYPES:
                 place = folder / f"{dtype}-{turn}"
                 store = Store(place, place)
-                trainer.upstream = CachedUpstream(upstream, "hidden_states", None, getattr(torch, dtype), store)
+                trainer.gradients.upstream = CachedUpstream(
+                    upstream, "hidden_states", None, getattr(torch, dtype), store
+                )
                 times.setdefault(f"{dtype}, first epoch", []).append(epoch(trainer, batches))
                 store.flush()
                 times.setdefault(f"{dtype}, later", []).append(epoch(trainer, batches))

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 
 from s3prl_interfaces.mini_superb import make_mini_superb
+from s3prl_interfaces.runner.accumulation import MicroBatch
 from s3prl_interfaces.runner.arguments import RunArguments
-from s3prl_interfaces.runner.batches import iterate, split_loader, to_device
+from s3prl_interfaces.runner.batches import Batches, readable, to_device
 from s3prl_interfaces.runner.experiment import build
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.plan import make_plans
@@ -117,8 +118,9 @@ def profile(task: str, upstream: str, interface: str, steps: int, device: str, f
             with clock.part("data"):
                 wavs, *others = next(batches)
                 wavs = to_device(wavs, experiment.device)
-            trainer.micro_batch(wavs, others, 0)
+            trainer.gradients.add(MicroBatch(wavs, others, 0, len(wavs)), 1)
             lane.update(1)
+            trainer.gradients.begin()
             found.append(dict(clock.seconds))
         clock.seconds.clear()
         lane.log_training(experiment.runner.train_dataloader, 1, 1)
@@ -135,7 +137,7 @@ def profile(task: str, upstream: str, interface: str, steps: int, device: str, f
 def _endless(trainer: Trainer) -> Iterator[tuple[Any, ...]]:
     epoch = 0
     while True:
-        yield from iterate(split_loader(trainer.lanes[0].head, trainer.runner.train_dataloader, epoch))
+        yield from readable(Batches(trainer.lanes[0].head, trainer.runner.train_dataloader, epoch))
         epoch += 1
 
 

@@ -4,6 +4,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from s3prl_interfaces.runner.accumulation import MicroBatch
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.config import check_blocks, load_config
 from s3prl_interfaces.runner.lane import Lane
@@ -63,11 +64,12 @@ def make_trainer(names: tuple[str, ...], upstream: nn.Module, device: torch.devi
 
 def step(trainer: Trainer, wavs: list[Tensor], others: list[object]) -> None:
     """One micro-batch and one update of every lane."""
-    trainer.micro_batch(wavs, others, 0)
+    trainer.gradients.add(MicroBatch(wavs, others, 0, len(wavs)), 1)
     for lane in trainer.lanes:
         lane.update(1)
         lane.records.clear()
         lane.batch_ids.clear()
+    trainer.gradients.begin()
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()
 

@@ -11,6 +11,7 @@ import torch
 
 from s3prl_interfaces.errors import CheckpointError
 
+_PARTIAL = ".partial"
 _STATES = re.compile(r"states-(\d+)\.ckpt")
 
 
@@ -20,7 +21,7 @@ def save_checkpoint(path: Path, states: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: the file cannot be written (disk full, no permission); an older one at ``path`` is untouched.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         with temporary.open("wb") as file:
             torch.save(dict(states), file)
@@ -30,6 +31,23 @@ def save_checkpoint(path: Path, states: Mapping[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise CheckpointError(f"Checkpoint {path} cannot be written: {error}.") from error
+
+
+def drop_partial(folder: Path) -> None:
+    """Remove what a process that was killed in the middle of writing left behind."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def is_plain_data(value: Any) -> bool:
+    """Whether a checkpoint may hold it: what ``torch.load(weights_only=True)`` gives back as it was."""
+    if isinstance(value, dict):
+        return all(is_plain_data(entry) for entry in (*value.keys(), *value.values()))
+    if type(value) in (list, tuple):
+        return all(is_plain_data(entry) for entry in value)
+    if isinstance(value, torch.Tensor):
+        return value.device.type == "cpu" and not value.requires_grad
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from s3prl_interfaces.runner.batches import iterate, run_upstream, split_loader, to_device
+from s3prl_interfaces.runner import distributed
+from s3prl_interfaces.runner.batches import Batches, run_upstream, to_device
+from s3prl_interfaces.runner.interruption import stop_if_requested
 from s3prl_interfaces.runner.lane import Lane
+from s3prl_interfaces.runner.progress import progress_bar
 from s3prl_interfaces.runner.randomness import Stream, capture, preserved
+
+Records = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ def evaluate(
 ) -> list[Evaluation | None]:
     """Evaluate ``split`` for every lane, in full precision.
 
+    Several processes share the batches; the first one puts together what the heads recorded, and logs it.
+
     Training goes on afterwards as if nothing had happened: modes and all random states are put back. Inside, the seed
     is set, as in S3PRL, so that each evaluation of the same weights gives the same numbers.
 
@@ -56,6 +63,7 @@ def evaluate(
 
     Raises:
         ConfigError: the task has no such split, or it is empty.
+        Stopped: a signal asked for it.
     """
     modules = [upstream, *(module for lane in lanes for module in lane.modules.values())]
     modes = [module.training for module in modules]
@@ -73,15 +81,22 @@ def _evaluate(
     upstream: nn.Module, lanes: Sequence[Lane], split: str, steps: Sequence[int], device: torch.device, ratio: float
 ) -> list[Evaluation | None]:
     streams = [Stream(capture()) for _ in lanes]
-    loader = split_loader(lanes[0].head, split)
-    batches = max(1, round(len(loader) * ratio))
-    records: list[dict[str, list[Any]]] = [defaultdict(list) for _ in lanes]
+    batches = Batches(lanes[0].head, split, shared=True)
+    limit = max(1, round(len(batches) * ratio))
     utterances = 0
-    for batch_id, (wavs, *others) in enumerate(
-        tqdm(iterate(loader), total=batches, desc=split, dynamic_ncols=True, leave=False)
-    ):
-        if batch_id == batches:
+    alone = distributed.world_size() == 1
+    records: list[Records] = [defaultdict(list) for _ in lanes]
+    by_batch: list[tuple[int, list[Records]]] = []  # of this process, where there are several
+    shown = progress_bar(batches, total=limit // distributed.world_size(), desc=split, leave=False)
+    for batch_id, (wavs, *others) in zip(count(distributed.rank(), distributed.world_size()), shown, strict=False):
+        stop_if_requested()
+        if batch_id >= limit:
             break
+        if not len(wavs):  # none could be read
+            continue
+        if not alone:
+            records = [defaultdict(list) for _ in lanes]
+            by_batch.append((batch_id, records))
         wavs = to_device(wavs, device)
         utterances += len(wavs)
         output = run_upstream(upstream, wavs)
@@ -89,14 +104,26 @@ def _evaluate(
             if lane.failed is None:
                 with lane.guard(step), stream.use():
                     lane.loss(split, wavs, output, others, records=lane_records, batch_id=batch_id)
-    evaluations: list[Evaluation | None] = []
-    for lane, lane_records, step in zip(lanes, records, steps, strict=True):
-        evaluation = None
-        if lane.failed is None:
-            with lane.guard(step):
-                evaluation = _log(lane, split, lane_records, step, batches, len(loader), utterances)
-        evaluations.append(evaluation)
-    return evaluations
+    if not alone:
+        records, utterances = _together(by_batch, len(lanes)), distributed.total(utterances)
+    evaluations: list[Evaluation | None] = [None] * len(lanes)
+    if distributed.is_first():
+        for index, (lane, lane_records, step) in enumerate(zip(lanes, records, steps, strict=True)):
+            if lane.failed is None:
+                with lane.guard(step):
+                    evaluations[index] = _log(lane, split, lane_records, step, limit, len(batches), utterances)
+    return distributed.from_first(evaluations)
+
+
+def _together(by_batch: list[tuple[int, list[Records]]], lanes: int) -> list[Records]:
+    """Every lane's records of all processes, in the order of the batches as one process would have it."""
+    everything = sorted(chain.from_iterable(distributed.gathered(by_batch)), key=lambda entry: entry[0])
+    together: list[Records] = [defaultdict(list) for _ in range(lanes)]
+    for _, of_batch in everything:
+        for mine, more in zip(together, of_batch, strict=True):
+            for key, values in more.items():
+                mine[key] += values
+    return together
 
 
 def _log(

@@ -19,17 +19,20 @@ from downstream_tasks.registry import is_ours, load_expert
 from s3prl_interfaces.errors import ConfigError, DataError, UserError
 from s3prl_interfaces.feature_cache import CachedUpstream, Store, fingerprint
 from s3prl_interfaces.results import Primary, read_result
+from s3prl_interfaces.results.files import write_whole
 from s3prl_interfaces.results.problems import FAILED_FILE
+from s3prl_interfaces.runner import distributed
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.batches import split_loader
-from s3prl_interfaces.runner.checkpoint import load_weights, step_checkpoints
+from s3prl_interfaces.runner.checkpoint import drop_partial, load_weights, step_checkpoints
 from s3prl_interfaces.runner.config import FeatureCacheConfig, RunnerConfig, check_blocks
 from s3prl_interfaces.runner.device import choose_device
 from s3prl_interfaces.runner.evaluation import evaluate
 from s3prl_interfaces.runner.fitting import fit_interfaces
 from s3prl_interfaces.runner.inference import find_audio, infer
-from s3prl_interfaces.runner.lane import Lane
-from s3prl_interfaces.runner.logs import logging_to
+from s3prl_interfaces.runner.interruption import heeded
+from s3prl_interfaces.runner.lane import Lane, living
+from s3prl_interfaces.runner.logs import logging_to, warnings_only
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.outcome import RESULTS, finish, scored_splits
 from s3prl_interfaces.runner.plan import Plan, make_plans, write_lanes
@@ -72,11 +75,19 @@ def run(args: RunArguments) -> None:
 
     Raises:
         UserError: anything that the user can mend.
+        Stopped: a signal asked for it in the middle of training; a checkpoint says where.
     """
-    _refuse_unsupported(args)
-    if args.all_folds:
-        _run_folds(args)
-        return
+    if args.push_to_hf_hub:
+        raise ConfigError("`--push_to_hf_hub` is not supported: upload the folder with `hf upload` afterwards.")
+    gpu = choose_device(args.device).type == "cuda"
+    with distributed.joined(args.backend, args.local_rank, gpu), warnings_only(not distributed.is_first()):
+        if args.all_folds:
+            _run_folds(args)
+        else:
+            _run(args)
+
+
+def _run(args: RunArguments) -> None:
     plans = make_plans(args)
     mode = plans[0].args.mode  # `-o` may have changed it
     if mode not in MODES:
@@ -85,7 +96,10 @@ def run(args: RunArguments) -> None:
     folder = plans[0].args.folder if len(plans) == 1 else plans[0].args.folder.parent
     if not todo:
         log.info("%s holds the finished run already; there is nothing left to do.", folder)
-    if len(plans) > 1 and mode == "train":
+    if mode == "inference" and distributed.world_size() > 1:
+        raise ConfigError("`-m inference` is for one process: start it without torchrun.")
+    distributed.wait()  # nobody writes before everybody has looked at what is there
+    if len(plans) > 1 and mode == "train" and distributed.is_first():
         _make_folder(folder)
         write_lanes(folder, [plan.args.folder.name for plan in plans])
     failed = []
@@ -95,7 +109,8 @@ def run(args: RunArguments) -> None:
     for group in groups:
         experiment = build(group)
         for lane in experiment.lanes:
-            lane.has_company = len(plans) > 1
+            # Of several processes all must go on with the same lanes, so there a failure ends them all.
+            lane.has_company = len(plans) > 1 and distributed.world_size() == 1
         try:
             {"train": _train, "evaluate": _evaluate, "inference": _infer}[mode](experiment)
         except UserError:  # where no lane of the group is left, those of the others still go on
@@ -162,13 +177,6 @@ def load_experiment(checkpoint: str | Path, *, device: str = "auto", override: s
     return TrainedModel(experiment.upstream, experiment.lanes[0], experiment.device)
 
 
-def _refuse_unsupported(args: RunArguments) -> None:
-    if args.local_rank is not None:
-        raise ConfigError("`--local_rank`: training on several GPUs is not supported yet; leave it out.")
-    if args.push_to_hf_hub:
-        raise ConfigError("`--push_to_hf_hub` is not supported: upload the folder with `hf upload` afterwards.")
-
-
 def _is_done(plan: Plan) -> bool:
     """Whether a lane has nothing left to do.
 
@@ -222,11 +230,22 @@ def build(plans: Sequence[Plan]) -> Experiment:
         if not 0 <= seed < 2**32:
             raise ConfigError(f"`--seed`, `--seeds` and `--data_seed` must be from 0 to 2**32 - 1, but one is {seed}.")
     seed_everything(args.order_seed)
+    with distributed.first_goes_ahead():
+        upstream, lanes = _build_models(plans, runner, device)
+    if runner.feature_cache is not None and args.mode != "inference":
+        upstream = _cached(upstream, runner.feature_cache, lanes[0])
+    # Once more: how much an upstream's constructor draws must not decide in which order the data comes.
+    seed_everything(args.order_seed)
+    return Experiment(runner, device, upstream, lanes)
+
+
+def _build_models(plans: Sequence[Plan], runner: RunnerConfig, device: torch.device) -> tuple[nn.Module, list[Lane]]:
+    args = plans[0].args
     upstream = load_upstream(
         args.upstream or "",
         ckpt=args.upstream_ckpt,
         model_config=args.upstream_model_config,
-        refresh=args.upstream_refresh,
+        refresh=args.upstream_refresh and distributed.is_first(),
         hub=args.hub,
         model_name=args.upstream_model_name,
         revision=args.upstream_revision,
@@ -245,11 +264,7 @@ def build(plans: Sequence[Plan]) -> Experiment:
                 load_weights(upstream, start.states["Upstream"], "Upstream", start.path)
             lane.load_weights(start.states, start.path)
         lanes.append(lane)
-    if runner.feature_cache is not None and args.mode != "inference":
-        upstream = _cached(upstream, runner.feature_cache, lanes[0])
-    # Once more: how much an upstream's constructor draws must not decide in which order the data comes.
-    seed_everything(args.order_seed)
-    return Experiment(runner, device, upstream, lanes)
+    return upstream, lanes
 
 
 def _cached(upstream: nn.Module, config: FeatureCacheConfig, lane: Lane) -> CachedUpstream:
@@ -286,12 +301,14 @@ def _train(experiment: Experiment) -> None:
             lane.load_training(lane.start.states, lane.start.path)
             position = Position.from_states(lane.start.states)
     with ExitStack() as stack:
-        for lane in lanes:
+        stack.enter_context(heeded())
+        for lane in lanes if distributed.is_first() else ():
             _make_folder(lane.folder)
             (lane.folder / FAILED_FILE).unlink(missing_ok=True)
+            drop_partial(lane.folder)
             _write_yaml(lane.folder / "config.yaml", lane.config)
             _write_yaml(lane.folder / "args.yaml", lane.args.to_dict())
-            lane.logger = MetricLogger(str(lane.folder))
+            lane.logger = MetricLogger(str(lane.folder), position.step)
             stack.callback(lane.logger.close)
             stack.enter_context(logging_to(lane.folder / "log.txt"))
         # A checkpoint holds the fit.
@@ -306,7 +323,7 @@ def _train(experiment: Experiment) -> None:
             position,
         )
         trainer.train()
-        finish(upstream, trainer.living(), experiment.runner, experiment.device)
+        finish(upstream, living(lanes), experiment.runner, experiment.device)
 
 
 def _evaluate(experiment: Experiment) -> None:
@@ -315,14 +332,14 @@ def _evaluate(experiment: Experiment) -> None:
         split_loader(lanes[0].head, args.evaluate_split)  # an unknown split leaves no folder
     if lanes[0].start is None:
         log.warning("No checkpoint (`-e` or `-i`): these are the scores of an untrained head.")
-    for lane in lanes:
+    for lane in lanes if distributed.is_first() else ():
         _make_folder(lane.folder)
         lane.logger = MetricLogger(str(lane.folder))
     steps = [lane.start.states["Step"] if lane.start is not None else 0 for lane in lanes]
     evaluations = evaluate(
         experiment.upstream, lanes, args.evaluate_split, steps=steps, seed=args.order_seed, device=experiment.device
     )
-    for lane, step, done in zip(lanes, steps, evaluations, strict=True):
+    for lane, step, done in zip(lanes, steps, evaluations, strict=True) if distributed.is_first() else ():
         lane.logger.close()
         if done is None:
             continue
@@ -333,7 +350,7 @@ def _evaluate(experiment: Experiment) -> None:
             "utterances": done.utterances,
             "metrics": done.metrics,
         }
-        (lane.folder / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_whole(lane.folder / "metrics.json", json.dumps(content, indent=2) + "\n")
         shown = ", ".join(f"{key} {value:.6g}" for key, value in done.metrics.items())
         log.info("%s, %d utterances, step %d: %s", args.evaluate_split, done.utterances, step, shown)
         log.info("Metrics and predictions: %s", lane.folder)
@@ -354,4 +371,4 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_whole(path, yaml.safe_dump(content, sort_keys=False))

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from s3prl_interfaces.errors import DataError
 from s3prl_interfaces.interfaces import NotFittedError, get_spec
-from s3prl_interfaces.runner.batches import iterate, run_upstream, split_loader, to_device
+from s3prl_interfaces.runner.batches import Batches, readable, run_upstream, to_device
+from s3prl_interfaces.runner.interruption import stop_if_requested
 from s3prl_interfaces.runner.lane import Lane
+from s3prl_interfaces.runner.progress import progress_bar
 from s3prl_interfaces.runner.randomness import preserved
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,9 @@ def fit_interfaces(upstream: nn.Module, lanes: Sequence[Lane], device: torch.dev
     split = fitted[0].runner.train_dataloader
     log.info("Fit %s on `%s`.", ", ".join(lane.name for lane in fitted), split)
     with preserved(), torch.no_grad():
-        loader = split_loader(fitted[0].head, split)
-        for wavs, *_ in tqdm(iterate(loader), total=len(loader), desc="fit", dynamic_ncols=True):
+        batches = Batches(fitted[0].head, split)
+        for wavs, *_ in progress_bar(readable(batches), total=len(batches), desc="fit"):
+            stop_if_requested()
             batch = to_device(wavs, device)
             output = run_upstream(upstream, batch)
             for lane in fitted:

@@ -22,12 +22,13 @@ from s3prl_interfaces.errors import CheckpointError, UserError
 from s3prl_interfaces.featurizer import DEFAULT_INTERFACE, InterfaceFeaturizer
 from s3prl_interfaces.results.files import write_whole
 from s3prl_interfaces.results.problems import FAILED_FILE
-from s3prl_interfaces.runner.checkpoint import load_weights, save_checkpoint, step_checkpoints
+from s3prl_interfaces.runner import distributed
+from s3prl_interfaces.runner.checkpoint import is_plain_data, load_weights, save_checkpoint, step_checkpoints
 from s3prl_interfaces.runner.config import RunnerConfig, interface_block
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.optimization import build_optimizer, build_scheduler, build_specaug
 from s3prl_interfaces.runner.plan import Plan
-from s3prl_interfaces.runner.randomness import Stream, capture, preserved
+from s3prl_interfaces.runner.randomness import Stream, capture, preserved, seed_everything
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +71,16 @@ class Lane:
         self.interface_name = name or DEFAULT_INTERFACE
         with preserved(self.args.seed):
             self._build(upstream, device, label_state, beside)
+            if not distributed.is_first():  # the same weights, but not the same dropout
+                seed_everything(self.args.seed + distributed.rank())
             self.stream = Stream(capture())
         self.specaug: nn.Module | None = None
         self.logger: MetricLogger
         self.records: dict[str, list[Any]] = defaultdict(list)
         self.batch_ids: list[int] = []
         self.best: str | None = None
+        self.wanted: list[str] = []
+        """Names of checkpoints that are due at this step."""
         self.skipped_updates = 0
         self._skipped_in_a_row = 0
         self.has_company = False
@@ -128,9 +133,10 @@ class Lane:
         except Exception as error:
             if not self.has_company:
                 raise
-            self._stop(step, error)
+            self.stop(step, error)
 
-    def _stop(self, step: int, error: Exception) -> None:
+    def stop(self, step: int, error: Exception) -> None:
+        """Leave this lane behind: it failed after update ``step``."""
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         self.failed = " ".join(reason.split())
         log.error("%s is stopped at step %d, the other lanes go on: %s", self.name, step, self.failed)
@@ -158,6 +164,7 @@ class Lane:
         """
         modules = [*([upstream] if upstream is not None else []), *self.modules.values()]
         self.trained = [parameter for module in modules for parameter in module.parameters()]
+        self._mean_gradients = distributed.MeanGradients(self.trained) if distributed.world_size() > 1 else None
         self.optimizer = build_optimizer(modules, self.config["optimizer"], self.runner.total_steps)
         self.scheduler = build_scheduler(self.optimizer, self.config.get("scheduler"), self.runner.total_steps)
         self.specaug = build_specaug(self.config.get("specaug"))
@@ -180,12 +187,34 @@ class Lane:
             features, _ = self.specaug(features)
         return self.head(split, features, *others, **kwargs)
 
-    def update(self, step: int) -> None:
+    def mark(self) -> None:
+        """Remember where an update begins."""
+        self._marked = (
+            self.stream.state,
+            {key: len(values) for key, values in self.records.items()},
+            len(self.batch_ids),
+        )
+
+    def rewind(self) -> None:
+        """Forget what was done for this update, to do it once more."""
+        self.stream.state, lengths, batches = self._marked
+        for key, values in self.records.items():
+            del values[lengths.get(key, 0) :]
+        del self.batch_ids[batches:]
+        self.optimizer.zero_grad()
+
+    def update(self, step: int) -> float | None:
         """One optimizer step. Gradients that are not finite are dropped: the weights stay, the step counts.
+
+        Returns:
+            The norm of gradients that were dropped; None if they were not. With fp16 they are not told: it is how the
+            scaler finds its scale.
 
         Raises:
             UserError: they were not finite for :data:`PATIENCE` updates in a row: the weights will not change any more.
         """
+        if self._mean_gradients is not None:
+            self._mean_gradients.reduce()
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.runner.gradient_clipping)
         finite = bool(torch.isfinite(norm))
@@ -195,7 +224,6 @@ class Lane:
             self.scaler.step(self.optimizer)
         else:
             self.skipped_updates += 1
-            log.warning("Step %d: the gradient norm is %s; this update is skipped.", step, norm.item())
         if self._skipped_in_a_row == PATIENCE:
             raise UserError(
                 f"The gradients of {self.name} were not finite for {PATIENCE} updates in a row, the last one at step "
@@ -205,22 +233,27 @@ class Lane:
         self.optimizer.zero_grad()
         if self.scheduler is not None:
             self.scheduler.step()
+        return None if self.runner.fp16 or finite else norm.item()
 
     def log_training(self, split: str, step: int, batches: int) -> None:
-        """Hand the records since the last time to the expert's ``log_records`` and start anew."""
-        self.head.log_records(
-            split,
-            records=self.records,
-            logger=self.logger,
-            global_step=step,
-            batch_ids=self.batch_ids,
-            total_batch_num=batches,
-        )
-        self.logger.take(split)
+        """Hand the records since the last time to the expert's ``log_records`` and start anew.
+
+        Of several processes, the first one tells of its own batches.
+        """
+        if distributed.is_first():
+            self.head.log_records(
+                split,
+                records=self.records,
+                logger=self.logger,
+                global_step=step,
+                batch_ids=self.batch_ids,
+                total_batch_num=batches,
+            )
+            self.logger.take(split)
         self.records, self.batch_ids = defaultdict(list), []
 
     def states(self) -> dict[str, Any]:
-        """This lane's part of a checkpoint."""
+        """This lane's part of a checkpoint. Every process must ask for it; the first one's is whole."""
         states: dict[str, Any] = {name: module.state_dict() for name, module in self.modules.items()}
         if hasattr(self.head, "label_state"):
             states["Labels"] = self.head.label_state()
@@ -228,9 +261,12 @@ class Lane:
         if self.scheduler is not None:
             states["Scheduler"] = self.scheduler.state_dict()
         states["Scaler"] = self.scaler.state_dict()
-        states["Random"] = dict(self.stream.state)
+        states["Random"] = distributed.gathered(dict(self.stream.state))
         states["Best"] = self.best
+        states["Wanted"] = self.wanted
         states["SkippedUpdates"] = self.skipped_updates
+        if is_plain_data(self.records):
+            states["Records"] = dict(self.records), self.batch_ids
         return states
 
     def load_weights(self, states: Mapping[str, Any], path: Path) -> None:
@@ -256,17 +292,34 @@ class Lane:
             self.scheduler.load_state_dict(states["Scheduler"])
         if states.get("Scaler"):
             self.scaler.load_state_dict(states["Scaler"])
-        if states.get("Random"):
-            self.stream.state = states["Random"]
+        self.stream.state = distributed.own(states.get("Random")) or self.stream.state
         self.best = states.get("Best")
+        self.wanted = states.get("Wanted", [])
         self.skipped_updates = states.get("SkippedUpdates", 0)
+        if "Records" in states and distributed.is_first():
+            records, self.batch_ids = states["Records"]
+            self.records = defaultdict(list, records)
 
     def save(self, names: Sequence[str], states: Mapping[str, Any]) -> None:
-        """Write one state under several names."""
-        for name in dict.fromkeys(names):
-            save_checkpoint(self.folder / name, states)
+        """Write one state under several names; of several processes, the first one does."""
+        if distributed.is_first():
+            for name in dict.fromkeys(names):
+                save_checkpoint(self.folder / name, states)
 
     def drop_old(self) -> None:
         """Remove the oldest ``states-*`` beyond ``max_keep``."""
-        for old in step_checkpoints(self.folder)[: -self.runner.max_keep]:
-            old.unlink()
+        if distributed.is_first():
+            for old in step_checkpoints(self.folder)[: -self.runner.max_keep]:
+                old.unlink()
+
+
+def living(lanes: Sequence[Lane]) -> list[Lane]:
+    """The lanes that have not failed.
+
+    Raises:
+        UserError: all have.
+    """
+    found = [lane for lane in lanes if lane.failed is None]
+    if not found:
+        raise UserError("Every lane has failed: " + "; ".join(f"{lane.name}: {lane.failed}" for lane in lanes))
+    return found

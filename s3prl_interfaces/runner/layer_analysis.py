@@ -25,16 +25,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.interfaces import LayerWeights
 from s3prl_interfaces.interfaces.base import at_least_float32, valid_frames
 from s3prl_interfaces.results.layers import LayerResult, Weights
-from s3prl_interfaces.runner.batches import iterate, run_upstream, split_loader, to_device
+from s3prl_interfaces.runner.batches import Batches, readable, run_upstream, to_device
 from s3prl_interfaces.runner.lane import Lane
 from s3prl_interfaces.runner.metric_logger import MetricLogger
 from s3prl_interfaces.runner.outcome import choose_score
+from s3prl_interfaces.runner.progress import progress_bar
 from s3prl_interfaces.runner.randomness import Stream, capture, preserved
 
 log = logging.getLogger(__name__)
@@ -122,22 +122,22 @@ def _analyse(
     head = analyses[0].lane.head
     if mean_over == "split":
         with preserved():
-            for wavs, output, _ in _pass(upstream, split_loader(head, split), device, f"means, {split}"):
+            for wavs, output, _ in _pass(upstream, Batches(head, split), device, f"means, {split}"):
                 for analysis in analyses:
                     analysis.add_to_means(wavs, output)
-    loader = split_loader(head, split)
-    for batch_id, (wavs, output, others) in enumerate(_pass(upstream, loader, device, f"layers, {split}")):
+    batches = Batches(head, split)
+    for batch_id, (wavs, output, others) in enumerate(_pass(upstream, batches, device, f"layers, {split}")):
         for analysis in analyses:
             analysis.add(split, wavs, output, others, batch_id)
     for analysis in analyses:
-        analysis.score(split, len(loader))
+        analysis.score(split, len(batches))
 
 
 def _pass(
-    upstream: nn.Module, loader: Any, device: torch.device, title: str
+    upstream: nn.Module, batches: Batches, device: torch.device, title: str
 ) -> Iterator[tuple[list[Tensor], Mapping[str, Any], list[Any]]]:
     """Every batch: utterances, what the upstream makes of them, and what else the loader says of them."""
-    for wavs, *others in tqdm(iterate(loader), total=len(loader), desc=title, dynamic_ncols=True, leave=False):
+    for wavs, *others in progress_bar(readable(batches), total=len(batches), desc=title, leave=False):
         wavs = to_device(wavs, device)
         yield wavs, run_upstream(upstream, wavs), others
 

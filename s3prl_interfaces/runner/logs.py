@@ -20,6 +20,20 @@ def log_to_terminal(verbose: bool) -> None:
 
 
 @contextmanager
+def warnings_only(wanted: bool) -> Iterator[None]:
+    """Inside, if that is wanted, messages of the usual course of things are left out."""
+    loggers = [logging.getLogger(name) for name in ROOTS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers if wanted else ():
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Write the package's messages to ``path`` too, with times; an existing file is continued."""
     handler = logging.FileHandler(path, encoding="utf-8")

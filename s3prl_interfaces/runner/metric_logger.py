@@ -6,10 +6,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class MetricLogger(SummaryWriter):
-    """The ``logger`` of S3PRL's ``log_records``: a TensorBoard writer that remembers the scalars of the last split."""
+    """The ``logger`` of S3PRL's ``log_records``: a TensorBoard writer that remembers the scalars of the last split.
 
-    def __init__(self, log_dir: str) -> None:
-        super().__init__(log_dir)
+    Args:
+        log_dir: where the event file goes.
+        step: what a run that was killed logged of later steps is hidden: they are made once more.
+    """
+
+    def __init__(self, log_dir: str, step: int = 0) -> None:
+        super().__init__(log_dir, purge_step=step + 1 if step else None)
         self._scalars: dict[str, float] = {}
 
     def add_scalar(self, tag: str, scalar_value: Any, *args: Any, **kwargs: Any) -> None:

@@ -21,6 +21,7 @@ from s3prl_interfaces.errors import ConfigError
 from s3prl_interfaces.featurizer import SAMPLE_RATE
 from s3prl_interfaces.interfaces import count_macs
 from s3prl_interfaces.results import Primary, RunResult, config_sha256, write_result
+from s3prl_interfaces.runner import distributed
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from s3prl_interfaces.runner.config import FeatureCacheConfig, RunnerConfig
@@ -47,11 +48,14 @@ def finish(upstream: nn.Module, lanes: Sequence[Lane], runner: RunnerConfig, dev
         UserError: no lane is left.
     """
     began = time.monotonic()
+    distributed.wait()  # for the first process to have written the last checkpoint
     steps = [_load_kept(upstream, lane) for lane in lanes]
     evaluations: dict[str, list[Evaluation | None]] = {}
     for split in scored_splits(lanes[0], runner):
         evaluations[split] = evaluate(upstream, lanes, split, steps=steps, seed=lanes[0].args.order_seed, device=device)
     seconds = time.monotonic() - began
+    if not distributed.is_first():
+        return
     for index, (lane, step) in enumerate(zip(lanes, steps, strict=True)):
         with lane.guard(step):
             mine = {split: of_split[index] for split, of_split in evaluations.items()}

@@ -7,7 +7,7 @@ import torch
 
 from s3prl_interfaces.errors import DataError
 from s3prl_interfaces.results import read_result
-from s3prl_interfaces.runner import experiment, training
+from s3prl_interfaces.runner import experiment, progress
 from s3prl_interfaces.runner.checkpoint import load_checkpoint
 from tests.runner import toys
 from tests.runner.test_runs import StoppedError, assert_same, stop_at, weights
@@ -176,7 +176,7 @@ def test_a_batch_of_which_nothing_could_be_read_is_passed_over(tmp_path, monkeyp
             self.loader = loader
 
         def __len__(self):
-            return len(self.loader)
+            return 2 * len(self.loader)
 
         def __iter__(self):
             for batch in self.loader:
@@ -235,14 +235,14 @@ def test_the_loss_is_shown_once_a_second_at_most(tmp_path, monkeypatch):
     """On a GPU every number that is read makes the host wait."""
     shown, clock = [], [0.0]
 
-    class Bar(training.tqdm):
+    class Bar(progress.tqdm):
         def set_postfix(self, loss, **_):
             shown.append((clock[0], float(loss)))
 
         def update(self, n=1):
             clock[0] += 0.4
 
-    monkeypatch.setattr(training, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     folder = toy_run(tmp_path)
     assert [moment for moment, _ in shown] == pytest.approx([0.0, 1.2, 2.4, 3.6])

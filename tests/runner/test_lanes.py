@@ -315,7 +315,7 @@ def break_lane(monkeypatch, interface, error, after):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "Out of GPU memory at step 6 with 4 utterances of up to 0.2 s"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "Out of GPU memory at step 6 with 1 utterance of up to 0.2 s"),
         (RuntimeError("shapes do not\nmatch"), "RuntimeError: shapes do not match"),
     ],
 )
