@@ -98,8 +98,8 @@ class Batches:
                     read, deaths = read + 1, 0
                     yield batch
                 return
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader worker"):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if not _is_death(error):
                     raise
                 deaths += 1
                 reason = " ".join(str(error).split())
@@ -125,6 +125,14 @@ class Batches:
         if random is not None:
             randomness.restore(random)
         return batches
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether the loader says that a worker died; or the batch it left behind cannot be fetched from it any more."""
+    text = str(error)
+    if isinstance(error, RuntimeError):
+        return text.startswith("DataLoader worker (pid")
+    return not text.startswith("Caught ")  # an exception of a worker's own
 
 
 def readable(batches: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

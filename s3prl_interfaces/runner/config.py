@@ -1,15 +1,16 @@
 """A run's config: YAML files merged left to right, ``-o`` overrides, and the blocks that the runner reads."""
 
+import contextlib
 import copy
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from s3prl_interfaces.errors import ConfigError, unknown_name
+from s3prl_interfaces.plain_yaml import PlainYAMLError, read_plain_yaml
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.schema import read_block
 
@@ -77,17 +78,6 @@ class RunnerConfig:
             raise ConfigError("`runner.fp16` and `runner.bf16` are both true: choose one.")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that reads ``1e-4`` as a number too (YAML 1.1 wants ``1.0e-4`` and makes a string of the other)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
 def shipped_configs() -> Path:
     """The folder of the configs that ship with the package: inside a wheel, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
@@ -105,9 +95,10 @@ def find_config(name: str) -> Path:
     parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
     shipped = shipped_configs().joinpath(*parts) if not path.is_absolute() else path
     for candidate in (path, shipped):
-        if candidate.is_file():
-            return candidate
-    raise ConfigError(f"{path.resolve()} does not exist. {unknown_name('shipped config', name, list_configs())}")
+        with contextlib.suppress(OSError):  # too long for the disk
+            if candidate.is_file():
+                return candidate
+    raise ConfigError(f"{path.absolute()} does not exist. {unknown_name('shipped config', name, list_configs())}")
 
 
 def list_configs() -> list[str]:
@@ -123,11 +114,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, is not YAML, or holds something else.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        content = read_plain_yaml(path.read_text(encoding="utf-8"))
+    except PlainYAMLError as error:
+        raise ConfigError(f"Config file {path} is not valid YAML: {error}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Config file {path} cannot be read: {error}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"Config file {path} is not valid YAML: {_one_line(error)}.") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -186,9 +177,10 @@ def apply_overrides(text: str | None, args: RunArguments, config: dict[str, Any]
     for assignment in filter(None, (part.strip() for part in text.split(",,"))):
         path, equals, value_text = assignment.partition("=")
         root, *keys = path.strip().split(".")
+        shown = f"-o {' '.join(assignment.split())}"
         if not equals or not keys or not all(keys) or root not in ("args", "config"):
-            raise ConfigError(f"`-o {assignment}` must read `config.a.b=value` or `args.x=value`.")
-        value = _read_value(value_text.strip(), f"-o {assignment}")
+            raise ConfigError(f"`{shown}` must read `config.a.b=value` or `args.x=value`.")
+        value = _read_value(value_text.strip(), shown)
         if root == "args":
             _set_argument(args, keys, value)
             continue
@@ -200,7 +192,7 @@ def apply_overrides(text: str | None, args: RunArguments, config: dict[str, Any]
                 block[key] = {}
             block = block[key]
             if not isinstance(block, dict):
-                raise ConfigError(f"`-o {assignment}`: `{key}` is {block!r}, not a block with keys of its own.")
+                raise ConfigError(f"`{shown}`: `{key}` is {block!r}, not a block with keys of its own.")
         block[keys[-1]] = value
 
 
@@ -222,9 +214,9 @@ def _read_value(text: str, assignment: str) -> Any:
     if text == "None":
         return None
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"`{assignment}`: the value is not valid YAML: {_one_line(error)}.") from error
+        return read_plain_yaml(text)
+    except PlainYAMLError as error:
+        raise ConfigError(f"`{assignment}`: the value is not valid YAML: {error}.") from error
 
 
 def interface_block(config: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -239,7 +231,19 @@ def interface_block(config: Mapping[str, Any]) -> tuple[str | None, dict[str, An
         return block, {}
     if not isinstance(block, Mapping) or not isinstance(block.get("name"), str):
         raise ConfigError(f"`interface` must be a name or a mapping with a `name`, but is {block!r}.")
-    return block["name"], {key: value for key, value in block.items() if key != "name"}
+    return block["name"], _checked_options({key: value for key, value in block.items() if key != "name"})
+
+
+def _checked_options(options: dict[Any, Any]) -> dict[str, Any]:
+    """Refuse now what `results.json` could not hold at the end of a run."""
+    for key, value in options.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"`interface`: the name of an option must be a text, but is {key!r}.")
+        try:
+            json.dumps(value, allow_nan=False, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"`interface.{key}` must be a value that JSON can hold, but is {value!r}.") from error
+    return options
 
 
 def parse_interface(text: object) -> tuple[str, dict[str, Any]]:
@@ -251,13 +255,14 @@ def parse_interface(text: object) -> tuple[str, dict[str, Any]]:
     if not isinstance(text, str):
         name, options = interface_block({"interface": text})
         return name or "", options
+    shown = " ".join(text.split())
     name, _, tail = text.rpartition(":")
     if not name or "=" not in tail:
         return text, {}
-    options = _read_value("{" + re.sub(r"(\w+)\s*=", r"\1: ", tail) + "}", text)
-    if not isinstance(options, dict):
-        raise ConfigError(f"`{text}` must read `NAME:OPTION=VALUE,OPTION=VALUE`.")
-    return name, options
+    options = _read_value("{" + re.sub(r"\b(\w+)\s*=", r"\1: ", tail) + "}", shown)
+    if not isinstance(options, dict) or "name" in options:
+        raise ConfigError(f"`{shown}` must read `NAME:OPTION=VALUE,OPTION=VALUE`.")
+    return name, _checked_options(options)
 
 
 def set_interface(config: dict[str, Any], name: str, options: Mapping[str, Any] | None = None) -> None:
@@ -290,7 +295,3 @@ def check_blocks(config: Mapping[str, Any], *, strict: bool) -> RunnerConfig:
                 "as in `-c configs/<task>.yaml YOUR.yaml`."
             )
     return read_block(RunnerConfig, config["runner"], "runner")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections import defaultdict
@@ -42,6 +43,8 @@ from s3prl_interfaces.runner.training import Position, Trainer
 from s3prl_interfaces.upstream import load_upstream
 
 log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 MODES = ("train", "evaluate", "inference")
 
@@ -322,8 +325,15 @@ def _train(experiment: Experiment) -> None:
             experiment.device,
             position,
         )
-        trainer.train()
-        finish(upstream, living(lanes), experiment.runner, experiment.device)
+        try:
+            trainer.train()
+            finish(upstream, living(lanes), experiment.runner, experiment.device)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise DataError(
+                f"Files in {lanes[0].folder} cannot be written: {error}. Make room, and continue with `-a`."
+            ) from error
 
 
 def _evaluate(experiment: Experiment) -> None:
