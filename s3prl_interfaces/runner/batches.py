@@ -119,6 +119,8 @@ class Batches:
         if self._shared:
             loader, skip = distributed.share(loader, self._done + read * distributed.world_size())
         batches = _with_plain_messages(_start(loader))
+        if self._shared:
+            distributed.deal(loader)
         if skip:
             for _ in progress_bar(islice(batches, skip), total=skip, desc="skip batches already seen"):
                 stop_if_requested()

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -201,6 +202,12 @@ def share(loader: Any, begin: int) -> tuple[Any, int]:
     return mine, 0
 
 
+def deal(loader: Any) -> None:
+    """Let a loader of :func:`share` that was started draw the order of its batches now."""
+    if isinstance(loader.batch_sampler, _Share):
+        loader.batch_sampler.deal()
+
+
 def batches_of(loader: Any) -> int:
     """How many batches a loader has in all processes together."""
     return len(loader) * (world_size() if _shares_itself(loader) else 1)
@@ -212,20 +219,27 @@ def _shares_itself(loader: Any) -> bool:
 
 
 class _Share(Sampler[list[int]]):
-    """Every ``step``-th batch of a sampler, from number ``begin`` on."""
+    """Every ``step``-th batch of a sampler, from number ``begin`` on.
+
+    They are dealt when the first one is asked for, or by :meth:`deal`: as late as a loader of one process does it, so
+    that the same random numbers give the same order.
+    """
 
     def __init__(self, batches: Sampler[Any] | Iterable[Any], begin: int, step: int) -> None:
         self.batches = batches
         self.begin = begin
         self.step = step
+        self._dealt: list[Any] | None = None
+
+    def deal(self) -> None:
+        """Draw what the order takes of random numbers."""
+        if self._dealt is None:
+            self._dealt = list(islice(self.batches, self.begin, None, self.step))
 
     def __len__(self) -> int:
         everything: Sequence[Any] = self.batches  # type: ignore[assignment]
         return len(range(self.begin, len(everything), self.step))
 
     def __iter__(self) -> Iterator[Any]:
-        return (
-            batch
-            for number, batch in enumerate(self.batches)
-            if number >= self.begin and (number - self.begin) % self.step == 0
-        )
+        self.deal()
+        yield from self._dealt or ()

@@ -36,6 +36,8 @@ class Position:
     epoch: int = 0
     batches: int = 0
     """Micro-batches of this epoch that are done, in all processes together."""
+    length: int | None = None
+    """Micro-batches of this epoch, once that is known."""
     epoch_random: dict[str, Any] | None = None
     """Random states when this epoch's loader was made: from them it deals the same batches again."""
     random: dict[str, Any] | None = None
@@ -49,11 +51,12 @@ class Position:
 
     def states(self) -> dict[str, Any]:
         """The keys of a checkpoint; ``Step``, ``Epoch`` and ``WorldSize`` are S3PRL's. Every process must ask."""
+        ended = self.batches == self.length  # then nothing of it needs to be read again
         states = {
             "Step": self.step,
-            "Epoch": self.epoch,
-            "Batches": self.batches,
-            "EpochRandom": self.epoch_random,
+            "Epoch": self.epoch + ended,
+            "Batches": 0 if ended else self.batches,
+            "EpochRandom": None if ended else self.epoch_random,
             "DataRandom": distributed.gathered(self.random),
             "Seconds": self.seconds,
             "Unevaluated": self.unevaluated,
@@ -139,6 +142,9 @@ class Trainer:
     def _epoch(self, progress: tqdm) -> None:
         position = self.position
         if position.epoch_random is None:
+            if position.random is not None:
+                randomness.restore(position.random)
+                position.random = None
             position.epoch_random = distributed.from_first(randomness.capture())
         randomness.restore(position.epoch_random)
         batches = Batches(
@@ -150,6 +156,7 @@ class Trainer:
             shared=True,
         )
         position.random = None
+        position.length = len(batches)
         read = position.batches > 0
         for wavs, *others in self._in_step(batches):
             utterances = distributed.total(len(wavs))
@@ -177,7 +184,7 @@ class Trainer:
             raise DataError(f"{self.runner.train_dataloader}: no utterance could be read.")
         position.epoch += 1
         position.batches = 0
-        position.epoch_random = None
+        position.length = position.epoch_random = None
 
     def _in_step(self, batches: Batches) -> Iterator[tuple[Any, ...]]:
         """As many batches in every process: at the end of an epoch some have none left, and get an empty one."""

@@ -57,7 +57,7 @@ class DownstreamExpert(nn.Module):
         items = [self.item(base + index) for index in range(size)]
         return DataLoader(
             items,
-            batch_size=4,
+            batch_size=self.settings.get("batch_size", 4),
             shuffle=split == "train",
             num_workers=self.settings.get("num_workers", 0),
             collate_fn=lambda batch: self._collate(batch, split),
