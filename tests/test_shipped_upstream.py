@@ -55,6 +55,17 @@ def test_an_utterance_is_the_same_in_a_padded_batch(upstream):
             torch.testing.assert_close(batched[index, : alone.size(1)], alone[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float16, 3e-3), (torch.bfloat16, 3e-2)])
+def test_half_precision(upstream, dtype, off):
+    """Nothing overflows: float16 ends at 65,504."""
+    wavs = [wav * loud for wav, loud in zip(utterances(16000, 16000, 16000), (1, 100, 1e-3), strict=True)]
+    exact = states_of(upstream, wavs)
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        states = upstream(wavs)["hidden_states"]
+    for state, expected in zip(states, exact, strict=True):
+        assert (state.float() - expected).norm() < off * expected.norm()
+
+
 def test_loading_takes_less_than_a_second_and_no_network():
     """In a process that has what every run imports; three times, as another process may be in the way once."""
     code = """

@@ -27,7 +27,7 @@ from s3prl_interfaces.tiny_hubert import corpus as corpora
 from s3prl_interfaces.tiny_hubert import distortion, filters, pretraining, texts
 from s3prl_interfaces.tiny_hubert.corpus import Corpus, Crop, crops, draw_batches, endless_batches, make_corpus
 from s3prl_interfaces.tiny_hubert.distortion import distort
-from s3prl_interfaces.tiny_hubert.filters import FilterPlan, Spectrum, fit_spectrum, learn_filters
+from s3prl_interfaces.tiny_hubert.filters import FilterPlan, Spectrum, fit_spectrum, learn_filters, shrink
 from s3prl_interfaces.tiny_hubert.network import layer_features, make_model, normalized, save, scale_weights
 from s3prl_interfaces.tiny_hubert.pretraining import Round, draw_mask, train
 from s3prl_interfaces.tiny_hubert.schedule import make_optimizer, rate, update
@@ -660,6 +660,32 @@ def test_filters_are_learned_and_then_frozen(monkeypatch, caplog):
     learned = copy.deepcopy(model)
     train(model, speech, targets, Round(clusters=4, updates=3, crop_seconds=0.5), seed=1, name="test")
     assert changed(model, learned) == {name for name, _ in model.named_parameters()} - ears
+
+
+@pytest.mark.parametrize(("largest", "divisor"), [(0.0, 1), (100.0, 1), (4096.0, 1), (4097.0, 2), (110_000.0, 32)])
+def test_filters_fit_into_float16(largest, divisor):
+    convolution = torch.nn.Conv1d(3, 5, 2)
+    heard = torch.randn(1, 3, 20)
+    before = convolution(heard)
+    shrink(convolution, largest)
+    torch.testing.assert_close(divisor * convolution(heard), before)
+    assert largest / divisor <= 4096
+
+
+def test_filters_shrink_by_what_they_give(monkeypatch, corpus):
+    """With a bound of a thousandth, instead of filters that grow."""
+    models = []
+    for bound in (1e-3, 4096.0):
+        monkeypatch.setattr(filters, "_LARGEST", bound)
+        models.append(small())
+        learn_filters(models[-1], corpus, FilterPlan(updates=2, crop_seconds=0.3), seed=1)
+    shrunk, other = (model.feature_extractor.conv_layers[-1].conv for model in models)
+    ratios = other.weight / shrunk.weight
+    assert ratios.std() < 1e-3 * ratios.mean()
+    power = round(math.log2(ratios.mean().item()))
+    assert power > 0
+    assert ratios.mean().item() == pytest.approx(2**power, rel=1e-3)
+    torch.testing.assert_close(other.bias / shrunk.bias, ratios[:, 0, 0])
 
 
 def test_learning_of_filters_is_repeatable(corpus):

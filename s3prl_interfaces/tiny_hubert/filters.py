@@ -6,6 +6,7 @@ very audio that they hear, an utterance's only label being itself, takes minutes
 """
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from random import Random
@@ -30,6 +31,7 @@ _LOUDNESS = 3000.0  # root of the mean square of ordinary speech, in 16-bit samp
 _FLOOR = 5.0  # of the log energy of such samples: below it is digital silence
 _SAMPLE = 500  # utterances that the components are computed from
 _LOG_EVERY = 1000  # updates
+_LARGEST = 4096.0  # of the last convolution's values in one batch; in another they may be some times as large
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,24 @@ def learn_filters(model: HubertModel, corpus: Corpus, plan: FilterPlan, seed: in
                 time.monotonic() - began,
             )
             seen.clear()
+    shrink(model.feature_extractor.conv_layers[-1].conv, features.abs().max().item())
     # Not requires_grad_: this also spares the way back through them.
     model.feature_extractor._freeze_parameters()
+
+
+def shrink(convolution: nn.Conv1d, largest: float) -> None:
+    """Divide what a convolution gives by a power of two, so that it is well within float16, which ends at 65,504.
+
+    Before a GELU and a layer norm that changes next to nothing where values are large: the one is linear there, and
+    the other takes the scale away.
+
+    Args:
+        convolution: Changed in place.
+        largest: Absolute value that it gives.
+    """
+    with torch.no_grad():
+        for parameter in convolution.parameters():
+            parameter.div_(2 ** max(0, math.ceil(math.log2(max(largest, 1) / _LARGEST))))
 
 
 def _bands(wav: Tensor) -> Tensor:
