@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -122,3 +123,33 @@ def test_a_part_is_timed_without_those_within_it(monkeypatch):
     with clock.part("metrics"):
         pass
     assert clock.seconds == {"head": 8.0, "metrics": 3.0}
+
+
+@pytest.mark.usefixtures("small_hubert")
+def test_compare_devices(monkeypatch, capsys):
+    """The CPU against itself; and a device that is wrong."""
+    compare = importlib.import_module("scripts.compare_devices")
+    monkeypatch.setattr(sys, "argv", ["compare_devices.py", "--device", "cpu", "--updates", "3", "--batch", "2"])
+    compare.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["weighted_sum", "losses", "differ", "by", "0.0e+00,", "weights", "by", "0.0e+00"]
+    assert lines[1].startswith("hconv ")
+    assert re.fullmatch(r"an update: cpu \d+\.\d{3} s, cpu \d+\.\d{3} s", lines[2])
+    train = compare.train
+
+    def wrong(*arguments):
+        trained = train(*arguments)
+        if arguments[-1].name == "other":
+            trained.weights["hconv"][0] += 1
+        return trained
+
+    monkeypatch.setattr(compare, "train", wrong)
+    with pytest.raises(SystemExit, match=r"cpu and the CPU do not agree to 0\.001"):
+        compare.main()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: run scripts/check_gpu.sh itself")
+def test_check_gpu_says_that_there_is_none():
+    done = subprocess.run(["bash", str(SCRIPTS / "check_gpu.sh")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "check_gpu.sh: PyTorch sees no GPU here (torch.cuda.is_available() is False)\n"

@@ -62,9 +62,10 @@ def make_trainer(names: tuple[str, ...], upstream: nn.Module, device: torch.devi
     return Trainer(upstream, lanes, False, 0, runner, device, Position())
 
 
-def step(trainer: Trainer, wavs: list[Tensor], others: list[object]) -> None:
-    """One micro-batch and one update of every lane."""
-    trainer.gradients.add(MicroBatch(wavs, others, 0, len(wavs)), 1)
+def step(trainer: Trainer, wavs: list[Tensor], others: list[object]) -> list[Tensor]:
+    """One micro-batch and one update of every lane; returns the lanes' losses."""
+    batch = MicroBatch(wavs, others, 0, len(wavs))
+    trainer.gradients.add(batch, 1)
     for lane in trainer.lanes:
         lane.update(1)
         lane.records.clear()
@@ -72,6 +73,7 @@ def step(trainer: Trainer, wavs: list[Tensor], others: list[object]) -> None:
     trainer.gradients.begin()
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()
+    return [*batch.losses.values()]
 
 
 def make_batch(size: int, seconds: float, device: torch.device) -> tuple[list[Tensor], list[object]]:

@@ -37,7 +37,7 @@ class FeatureCacheConfig:
 class RunnerConfig:
     """The ``runner`` block. Keys and meaning are S3PRL's (``s3prl/downstream/runner.py``).
 
-    ``bf16`` and ``feature_cache`` are ours.
+    ``bf16``, ``tf32`` and ``feature_cache`` are ours.
     """
 
     total_steps: int
@@ -56,7 +56,12 @@ class RunnerConfig:
     evaluate_ratio: float = 1.0
     """Share of each split that evaluations during training see. Final scores always come from the whole split."""
     fp16: bool = False
+    """Train in float16 where PyTorch's autocast does, with a loss scale."""
     bf16: bool = False
+    """Train in bfloat16 where PyTorch's autocast does. Evaluations are in float32 either way."""
+    tf32: bool | None = None
+    """Whether GPUs round what they multiply to 10 bits of mantissa, in evaluations too; None: as PyTorch does, in
+    convolutions and recurrent layers alone."""
     feature_cache: FeatureCacheConfig | None = None
 
     def __post_init__(self) -> None:

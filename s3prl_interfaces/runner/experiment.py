@@ -229,6 +229,8 @@ def build(plans: Sequence[Plan]) -> Experiment:
     torch.backends.cudnn.enabled = not args.disable_cudnn
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = bool(runner.tf32)
+    torch.backends.cudnn.allow_tf32 = runner.tf32 is not False
     for seed in (args.order_seed, *(plan.args.seed for plan in plans)):
         if not 0 <= seed < 2**32:
             raise ConfigError(f"`--seed`, `--seeds` and `--data_seed` must be from 0 to 2**32 - 1, but one is {seed}.")

@@ -117,19 +117,19 @@ def learn_filters(model: HubertModel, corpus: Corpus, plan: FilterPlan, seed: in
                 time.monotonic() - began,
             )
             seen.clear()
-    shrink(model.feature_extractor.conv_layers[-1].conv, features.abs().max().item())
+    shrink(model.feature_extractor.conv_layers[-1].get_submodule("conv"), features.abs().max().item())
     # Not requires_grad_: this also spares the way back through them.
     model.feature_extractor._freeze_parameters()
 
 
-def shrink(convolution: nn.Conv1d, largest: float) -> None:
+def shrink(convolution: nn.Module, largest: float) -> None:
     """Divide what a convolution gives by a power of two, so that it is well within float16, which ends at 65,504.
 
     Before a GELU and a layer norm that changes next to nothing where values are large: the one is linear there, and
     the other takes the scale away.
 
     Args:
-        convolution: Changed in place.
+        convolution: A linear module; changed in place.
         largest: Absolute value that it gives.
     """
     with torch.no_grad():

@@ -346,8 +346,8 @@ def test_override_over_an_empty_block():
 # Blocks
 
 
-def test_runner_keys_are_s3prls_and_two():
-    ours = {"bf16", "feature_cache"}
+def test_runner_keys_are_s3prls_and_three():
+    ours = {"bf16", "feature_cache", "tf32"}
     assert {entry.name for entry in dataclasses.fields(RunnerConfig)} == S3PRL_RUNNER_KEYS | ours
 
 

@@ -248,3 +248,22 @@ def test_the_loss_is_shown_once_a_second_at_most(tmp_path, monkeypatch):
     assert [moment for moment, _ in shown] == pytest.approx([0.0, 1.2, 2.4, 3.6])
     losses = (folder / "losses.txt").read_text().splitlines()
     assert [loss for _, loss in shown] == pytest.approx([float(losses[index]) for index in (1, 7, 13, 19)], abs=1e-4)
+
+
+@pytest.fixture
+def default_tf32():
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
+    yield torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
+
+
+@pytest.mark.parametrize(
+    ("asked", "products", "convolutions"), [(None, False, True), (True, True, True), (False, False, False)]
+)
+def test_tf32(tmp_path, default_tf32, asked, products, convolutions):
+    """PyTorch's own default is TF32 in convolutions alone; an earlier run in the same process leaves nothing behind."""
+    assert default_tf32 == (False, True)
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = not products, not convolutions
+    toy_run(tmp_path, {"runner": {"tf32": asked, "total_steps": 1}})
+    assert torch.backends.cuda.matmul.allow_tf32 is products
+    assert torch.backends.cudnn.allow_tf32 is convolutions
