@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 import types
@@ -17,8 +18,9 @@ from functools import partial
 import pytest
 import torch
 
+from s3prl_interfaces.mini_superb import make_mini_superb
 from s3prl_interfaces.results import read_result
-from s3prl_interfaces.runner import checkpoint
+from s3prl_interfaces.runner import RunArguments, checkpoint, run
 from s3prl_interfaces.runner import outcome as results
 from s3prl_interfaces.runner.checkpoint import load_checkpoint
 from s3prl_interfaces.runner.interruption import SIGNALS, Stopped, heeded, stop_if_requested
@@ -26,6 +28,7 @@ from s3prl_interfaces.runner.lane import Lane
 from tests.runner import toys
 from tests.runner.test_runs import flat
 from tests.runner.toys import toy_run
+from tests.test_bad_input import train_flags
 
 LANES = ["weighted_sum", "hconv:normalize=true"]
 FOLDERS = ["weighted_sum", "hconv-normalize=true"]
@@ -292,6 +295,29 @@ def test_what_was_recorded_since_the_last_log_is_kept(tmp_path):
     assert in_a_process(work) == STOPPED
     stopped = toy_run(tmp_path / "stopped", changes, auto_resume=True)
     assert (stopped / "losses.txt").read_text() == (whole / "losses.txt").read_text()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_from_the_command_line(tmp_path, signum, code):
+    """A task of ours with workers; the signal goes to all processes, as a terminal and SLURM send it."""
+    (corpus,) = make_mini_superb(tmp_path / "mini", corpora=["fluent_speech_commands"], scale=0.03)
+    long = "config.runner.total_steps=100000,,config.downstream_expert.datarc.num_workers=2"
+    command = [sys.executable, "-m", "s3prl_interfaces.cli", "run", *train_flags(corpus, tmp_path / "run", long)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while "train:" not in process.stderr.readline():
+        assert process.poll() is None
+    while not list(tmp_path.glob("run/states-*.ckpt")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signum)
+    told = process.stderr.read()
+    assert process.wait(60) == code
+    assert told.splitlines()[-1] == f"Stopped by {signum.name}; what was done is saved. Continue with `-a`."
+    assert "Traceback" not in told
+    (kept,) = (tmp_path / "run").glob("states-*.ckpt")
+    step = load_checkpoint(kept)["Step"]
+    more = f"config.runner.total_steps={step + 1}"
+    run(RunArguments(mode="train", past_exp=str(tmp_path / "run"), device="cpu", override=more))
+    assert read_result(tmp_path / "run/results.json").metrics["dev"]["step"] > 0
 
 
 def test_a_second_signal_does_what_it_does_elsewhere():
