@@ -32,6 +32,8 @@ class Stopped(Exception):  # noqa: N818 (nothing is wrong)
 def heeded() -> Iterator[None]:
     """Inside, the first of these signals is noted and does nothing else; a second one does what it does elsewhere.
 
+    Not so in one of several processes: torchrun passes on what they may have got already, and kills them after 30 s.
+
     In a thread that is not the main one, Python lets nobody handle signals, and they do what they do elsewhere.
     """
     global _received
@@ -46,6 +48,8 @@ def heeded() -> Iterator[None]:
         # A loader's workers inherit this, and a terminal or SLURM signals the whole group: they must live until the
         # update is done. They end with the process that made them.
         _received = signum
+        if os.getpid() == process and distributed.world_size() > 1:
+            return
         for one, handler in before.items():
             signal.signal(one, signal.SIG_DFL if os.getpid() != process else handler)
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -374,6 +375,29 @@ def test_torchrun(tmp_path):
     truths = [len((tmp_path / f"run/{split}_truth.csv").read_text().splitlines()) for split in ("dev", "test")]
     assert truths == [result.counts["dev"], result.counts["test"]]
     assert done.stderr.count("Results: ") == 1
+
+
+@pytest.mark.parametrize("to_all", [True, False])
+def test_torchrun_is_stopped(tmp_path, to_all):
+    """By a terminal, which signals every process before torchrun passes it on; and by what signals torchrun alone."""
+    (corpus,) = make_mini_superb(tmp_path / "mini", corpora=["fluent_speech_commands"], scale=0.03)
+    long = "config.runner.total_steps=100000,,config.downstream_expert.datarc.num_workers=1"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, "-m", "s3prl_interfaces.cli", "run", *train_flags(corpus, tmp_path / "run", long)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(tmp_path.glob("run/states-*.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    if to_all:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(process.pid, signal.SIGTERM)
+    told = process.stderr.read()
+    process.wait(60)
+    name = "SIGINT" if to_all else "SIGTERM"
+    assert told.count(f"Stopped by {name}; what was done is saved. Continue with `-a`.") == 2
+    (kept,) = (tmp_path / "run").glob("states-*.ckpt")
+    assert load_checkpoint(kept)["Step"] > 0
 
 
 def test_a_process_that_fails_fails():
