@@ -13,6 +13,7 @@ EXTRAS = {
     "mini": ["espeakng-loader==0.2.4"],  # the mini-SUPERB corpora are checked by hash, so the voice is pinned
     "pretrain": ["babel==2.18.0", "espeakng-loader==0.2.4", "scikit-learn>=1.4"],  # pinned: they decide what is said
     "report": ["matplotlib>=3.8"],
+    "sweep": ["submitit>=1.5"],
     "test": [
         "babel==2.18.0",
         "flashlight-text==0.0.7",
@@ -23,6 +24,7 @@ EXTRAS = {
         "ruff==0.17.6",
         "scikit-learn>=1.4",
         "ssl-interface==0.1.0",
+        "submitit>=1.5",
         "types-PyYAML",
         "types-tqdm",
     ],

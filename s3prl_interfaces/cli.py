@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         _add_report,
         _add_features,
         _add_bench,
+        _add_sweep,
     ):
         add(commands)
     return parser
@@ -305,14 +306,18 @@ def _published(options: argparse.Namespace) -> "list[Published]":
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
+    _show_leaderboard(options.dirs, options.baseline, options.format, _published(options))
+
+
+def _show_leaderboard(dirs: Sequence[Path], baseline: str, form: str, published: "Sequence[Published]" = ()) -> None:
     from s3prl_interfaces.results import add_comparisons, build_leaderboard, load_runs, render_leaderboard
 
-    board = add_comparisons(build_leaderboard(load_runs(options.dirs), options.baseline, _published(options)))
-    if options.format == "csv":  # the other formats list them
+    board = add_comparisons(build_leaderboard(load_runs(dirs), baseline, published))
+    if form == "csv":  # the other formats list them
         for problem in board.problems:
             log.warning("Not counted: %s: %s", problem.folder, problem.text)
     in_terminal = sys.stdout.isatty()
-    sys.stdout.write(render_leaderboard(board, options.format, color=in_terminal).rstrip("\n") + "\n")
+    sys.stdout.write(render_leaderboard(board, form, color=in_terminal).rstrip("\n") + "\n")
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -426,6 +431,44 @@ def _bench(options: argparse.Namespace) -> None:
     if options.json is not None:
         bench.write_json(figures, device, options.json)
     sys.stdout.write(bench.render(figures, device))
+
+
+def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from s3prl_interfaces.results import DEFAULT_BASELINE
+
+    parser = commands.add_parser("sweep", help="train every combination that a YAML file names, and compare them")
+    parser.description = (
+        "Train the product of upstreams, tasks, interfaces, seeds and config values; what shares the upstream's pass "
+        "is one run. What is finished is skipped, what is unfinished is continued."
+    )
+    parser.add_argument("file", type=Path, metavar="SWEEP.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="print every cell's state and the commands, do nothing")
+    parser.add_argument("--rerun-failed", action="store_true", help="try again what has failed")
+    parser.add_argument("--submitit", choices=("local", "slurm"), help="submit each run as a job, and wait for all")
+    parser.add_argument(
+        "--at-once", type=int, metavar="N", help="jobs in the queue at a time; default 1 with local, all with slurm"
+    )
+    parser.add_argument("--baseline", default=DEFAULT_BASELINE, metavar="INTERFACE", help="differences are to it")
+    parser.set_defaults(command=_sweep)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from s3prl_interfaces import sweep
+    from s3prl_interfaces.runner.interruption import Stopped
+
+    planned = sweep.load_sweep(options.file)
+    if options.dry_run:
+        sys.stdout.write(sweep.describe(planned, rerun_failed=options.rerun_failed))
+        return
+    try:
+        sweep.run_sweep(planned, options.rerun_failed, options.submitit, options.at_once)
+    except Stopped as stop:
+        sys.stderr.write(f"{stop} Go on with the same command: what is unfinished is continued.\n")
+        sys.exit(128 + stop.signum)
+    for heading, folders in planned.boards().items():
+        sys.stdout.write(f"\n{heading}\n" if heading else "")
+        _show_leaderboard(folders, options.baseline, "table")
+    sweep.refuse_failures(planned)
 
 
 if __name__ == "__main__":

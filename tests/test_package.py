@@ -106,7 +106,7 @@ def test_readme_yaml():
     from s3prl_interfaces import build_interface
     from s3prl_interfaces.runner.config import check_blocks, interface_block
 
-    interface, feature_cache = (yaml.safe_load(text) for text in blocks("yaml"))
+    interface, feature_cache, _ = (yaml.safe_load(text) for text in blocks("yaml"))
     name, options = interface_block(interface)
     assert build_interface(name, num_layers=13, feature_dim=8, **options).num_layers == 13
     runner = {"total_steps": 1, **feature_cache["runner"]}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from s3prl_interfaces.errors import UserError
 from s3prl_interfaces.runner import distributed
 from s3prl_interfaces.runner.batches import Batches, run_upstream, to_device
 from s3prl_interfaces.runner.interruption import stop_if_requested
@@ -63,6 +64,7 @@ def evaluate(
 
     Raises:
         ConfigError: the task has no such split, or it is empty.
+        UserError: a batch does not fit into the GPU's memory.
         Stopped: a signal asked for it.
     """
     modules = [upstream, *(module for lane in lanes for module in lane.modules.values())]
@@ -72,6 +74,11 @@ def evaluate(
             module.eval()
         try:
             return _evaluate(upstream, lanes, split, steps, device, ratio)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"Out of GPU memory in an evaluation of `{split}`: lower the task's `eval_batch_size`, as in `-o "
+                "config.downstream_expert.datarc.eval_batch_size=4`, and continue with `-a`."
+            ) from error
         finally:
             for module, training in zip(modules, modes, strict=True):
                 module.train(training)

@@ -144,14 +144,15 @@ def test_utterances_that_cannot_be_read(tmp_path, monkeypatch):
     assert read_result(tmp_path / "two/run/results.json").counts["dev"] == 4
 
 
-def stopped_at(step, work):
-    """``work`` in which the last process is asked to stop in the update after ``step``."""
+def stopped_at(step, work, times=1):
+    """``work`` in which the last process is asked to stop, once or more, in the update after ``step``."""
     update = Lane.update
 
     def stops():
         def sends(self, at):
             if at == step and distributed.rank() == distributed.world_size() - 1:
-                os.kill(os.getpid(), signal.SIGTERM)
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGTERM)
             return update(self, at)
 
         Lane.update = sends
@@ -375,6 +376,12 @@ def test_torchrun(tmp_path):
     truths = [len((tmp_path / f"run/{split}_truth.csv").read_text().splitlines()) for split in ("dev", "test")]
     assert truths == [result.counts["dev"], result.counts["test"]]
     assert done.stderr.count("Results: ") == 1
+
+
+def test_a_second_signal_is_torchruns(tmp_path):
+    """A terminal signals every process, and torchrun passes on what it got itself."""
+    assert processes(stopped_at(5, partial(toy_run, tmp_path), times=2)) == [STOPPED, STOPPED]
+    assert (tmp_path / "run/states-5.ckpt").exists()
 
 
 @pytest.mark.parametrize("to_all", [True, False])

@@ -218,6 +218,22 @@ def test_batches_that_cannot_be_divided(tmp_path, monkeypatch):
         toy_run(tmp_path)
 
 
+def test_an_evaluation_that_is_too_large(tmp_path, monkeypatch):
+    forward = Upstream.forward
+
+    def full(self, wavs):
+        if len(wavs) == 3:  # dev's last batch
+            raise torch.OutOfMemoryError
+        return forward(self, wavs)
+
+    monkeypatch.setattr(Upstream, "forward", full)
+    changes = {"runner": {"total_steps": 4}}  # training has batches of 4 and, at the end of an epoch, of 2
+    with pytest.raises(
+        UserError, match=r"Out of GPU memory in an evaluation of `dev`: lower the task's `eval_batch_size"
+    ):
+        toy_run(tmp_path, changes)
+
+
 # Worker processes.
 
 
