@@ -269,10 +269,17 @@ def deadly(monkeypatch, split, at, times, notes):
 
 @pytest.mark.parametrize(("split", "at", "times"), [("train", 7, 2), ("dev", 5, 1), ("test", 0, 1)])
 def test_a_worker_that_dies_is_replaced(tmp_path, monkeypatch, caplog, split, at, times):
+    forward = Upstream.forward
+
+    def drawing(self, wavs):
+        torch.rand(()) if self.training else None  # as dropout in an upstream that is fine-tuned
+        return forward(self, wavs)
+
+    monkeypatch.setattr(Upstream, "forward", drawing)
     changes = {"downstream_expert": {"num_workers": 2, "crop": False}}
-    whole = toy_run(tmp_path / "whole", changes)
+    whole = toy_run(tmp_path / "whole", changes, upstream_trainable=True)
     deadly(monkeypatch, split, at, times, tmp_path / "notes")
-    other = toy_run(tmp_path / "other", changes)
+    other = toy_run(tmp_path / "other", changes, upstream_trainable=True)
     assert_same(weights(whole), weights(other))
     assert read_result(whole / "results.json").metrics == read_result(other / "results.json").metrics
     for name in ("losses.txt", "test_predict.txt"):
