@@ -186,7 +186,8 @@ class DownstreamExpert(CTCExpert):
             A scalar.
         """
         log_probs, lengths = self.log_probs(features)
-        loss = self.loss(log_probs, lengths, [torch.as_tensor(target) for target in targets])
+        targets = [torch.as_tensor(target) for target in targets]  # a checkpoint takes tensors
+        loss = self.loss(log_probs, lengths, targets)
         records["loss"].append(loss.detach())
         records["name"] += names
         if split == "train":  # decoded where it is logged
