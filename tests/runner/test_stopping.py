@@ -173,7 +173,15 @@ def test_killed_at_ten_random_moments(tmp_path, whole, seed):
             place = tmp_path / str(survived)
     assert in_a_process(partial(train, place)) == 0
     assert_same_outcome(outcome(place / "run"), expected)
-    assert not list(tmp_path.rglob(".*.partial"))
+
+
+def test_a_checkpoint_that_was_begun_is_removed(tmp_path):
+    """One that nothing writes again: of a signal, and then killed."""
+    partial_file = tmp_path / "run/.states-7.ckpt.partial"
+    partial_file.parent.mkdir()
+    partial_file.write_bytes(b"PK")
+    toy_run(tmp_path, {"runner": {"total_steps": 2}})
+    assert not partial_file.exists()
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
