@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,6 +120,46 @@ def test_lanes(tmp_path):
     for name in FOLDERS:
         assert_close(one / name, tmp_path / "two/run" / name)
         assert (tmp_path / "two/run" / name / "results.json").exists()
+
+
+def test_the_first_process_alone_writes(tmp_path):
+    """Whatever the other opens for writing, makes, renames or removes is noted."""
+    place, notes = tmp_path / "run", tmp_path / "notes"
+
+    def work():
+        rank = os.environ["RANK"]
+
+        def note(event, arguments):
+            changes = event in ("os.mkdir", "os.rename", "os.remove") or (
+                event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            )
+            if changes and str(place) in str(arguments[0]):
+                with Path(f"{notes}-{rank}").open("a") as file:
+                    file.write(f"{event} {arguments[0]}\n")
+
+        sys.addaudithook(note)
+        toy_run(tmp_path, changes(2), interface=LANES)
+
+    assert processes(work) == [0, 0]
+    assert "results.json" in Path(f"{notes}-0").read_text()
+    assert not Path(f"{notes}-1").exists()
+
+
+def test_a_lane_that_fails_ends_all_processes(tmp_path):
+    """They could not agree on the lanes that go on otherwise."""
+    loss = Lane.loss
+
+    def work():
+        def fails(self, split, *others, **more):
+            if distributed.rank() == 1 and self.interface_name == "hconv" and split == "train":
+                raise RuntimeError
+            return loss(self, split, *others, **more)
+
+        Lane.loss = fails
+        toy_run(tmp_path, changes(2), interface=LANES)
+
+    assert processes(work) == [FAILED, FAILED]
+    assert not list(tmp_path.rglob("failed.json"))
 
 
 def test_an_interface_that_is_fitted(tmp_path):
