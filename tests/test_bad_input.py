@@ -266,7 +266,7 @@ BEFORE_THE_RUN = {
         lambda p: p.train("", "--interface", "hconv", "concat", "-f"),
         ("`-f`", "each lane would pull it another way", "one after another"),
     ),
-    "several GPUs": (lambda p: p.train("", "--local_rank", 0), ("--local_rank", "leave it out")),
+    "several GPUs": (lambda p: p.train("", "--local_rank", 0), ("--local_rank", "torchrun")),
     "upload": (lambda p: p.train("", "--push_to_hf_hub", "true"), ("--push_to_hf_hub", "hf upload")),
     "folder that cannot be made": (
         lambda p: p.train("", "-p", p.file("file") / "run"),

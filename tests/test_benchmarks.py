@@ -68,7 +68,7 @@ def test_lanes(monkeypatch, capsys):
     assert [line[0] for line in lines] == ["lanes", "1", "3", "alone", "alone", "alone"]
     assert lines[2][6:] == ["weighted_sum", "hconv", "grouped_weighted_sum"]
     together, summed, ratio = map(float, lines[2][1:4])
-    assert ratio == pytest.approx(together / summed, abs=0.02) or together < 0.02
+    assert ratio == pytest.approx(together / summed, abs=0.01 + 0.002 / summed)  # of times in whole milliseconds
     assert float(lines[1][5]) > 0
 
 
