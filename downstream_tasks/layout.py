@@ -39,7 +39,19 @@ def missing_files(paths: Iterable[Path]) -> list[Path]:
     missing = []
     for path in paths:
         if path.parent not in folders:
-            folders[path.parent] = {file.name for file in path.parent.iterdir()} if path.parent.is_dir() else set()
+            folders[path.parent] = _names_in(path.parent)
         if path.name not in folders[path.parent]:
             missing.append(path)
     return missing
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    except (OSError, ValueError):  # it may not be read, or its name is none that a folder can have
+        return set()
+
+
+def name_below(root: Path, path: Path) -> str:
+    """What a path is called below ``root``; all of it where it is elsewhere, as a list of files may say."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

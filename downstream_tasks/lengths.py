@@ -11,14 +11,16 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from downstream_tasks.audio import MIN_SAMPLES, SAMPLE_RATE
+from downstream_tasks.audio import MIN_SAMPLES, NO_LENGTH, SAMPLE_RATE, check_rate, unreadable
 from s3prl_interfaces.errors import DataError
+from s3prl_interfaces.results.files import write_whole
 
 log = logging.getLogger(__name__)
 
 FOLDER = ".s3prl_interfaces"
 """Where the lengths are kept in a corpus."""
 VERSION = 1
+_UNKNOWN = 2**63 - 1  # what libsndfile says of FLAC that was written to a pipe
 _THREADS = 8  # waits for the disk, not for the processor
 
 
@@ -26,13 +28,15 @@ def samples_of(path: Path) -> int:
     """Length of an audio file in samples at 16 kHz, from its header.
 
     Raises:
-        DataError: the file is missing, is no audio, or is shorter than one frame.
+        DataError: the file is missing, is no audio, has a rate that cannot be resampled, or is shorter than one frame.
     """
     try:
         info = soundfile.info(path)
-    except (OSError, RuntimeError) as error:
-        reason = "it does not exist" if not path.exists() else str(error)
-        raise DataError(f"Audio file {path} cannot be read: {reason}.") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if info.frames == _UNKNOWN:
+        raise DataError(f"Audio file {path} cannot be read: {NO_LENGTH}.")
+    check_rate(path, info.samplerate)
     samples = -(-info.frames * SAMPLE_RATE // info.samplerate)  # as torchaudio's resampling: rounded up
     if samples < MIN_SAMPLES:
         raise DataError(f"Audio file {path} has {samples} samples, less than one frame of 25 ms ({MIN_SAMPLES}).")
@@ -69,7 +73,7 @@ def audio_lengths(
     """
     if not files:
         return []
-    key = hashlib.sha256("\n".join([kind, str(root.resolve()), *files]).encode()).hexdigest()
+    key = hashlib.sha256("\n".join([kind, str(root.resolve()), *files]).encode(errors="surrogateescape")).hexdigest()
     places = [root / FOLDER, _user_cache()]
     name = f"{kind}-{key[:16]}.json"
     for place in places:
@@ -107,18 +111,16 @@ def _read(path: Path, key: str, count: int) -> list[int] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         lengths = content["lengths"]
         fits = content["version"] == VERSION and content["key"] == key and len(lengths) == count
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return lengths if fits and all(type(length) is int and length > 0 for length in lengths) else None
 
 
 def _keep(places: Sequence[Path], name: str, content: dict[str, object]) -> None:
     for place in places:
-        unfinished = place / f"{name}.{os.getpid()}"
         try:
             place.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(content), encoding="utf-8")
-            unfinished.replace(place / name)
+            write_whole(place / name, json.dumps(content))
             return
         except OSError:
             continue

@@ -106,7 +106,7 @@ class LibriSpeech:
         except FileNotFoundError:
             self.unmatched.update(dict.fromkeys(audio.values() or [transcript], f"{transcript} does not exist"))
             return []
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # not UTF-8, or a name in a table that no folder can have
             self.wrong.append(f"{transcript} cannot be read ({error})")
             return []
         said: dict[str, tuple[str, str]] = {}

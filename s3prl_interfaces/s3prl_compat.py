@@ -358,7 +358,8 @@ def _soundfile(function: str, uri: Any, **kwargs: Any) -> Any:
     call: Callable[..., Any] = getattr(soundfile, function)
     try:
         return call(uri, **kwargs)
-    except (OSError, RuntimeError) as error:  # libsndfile's own errors are RuntimeErrors
+    # libsndfile's own errors are RuntimeErrors; the others are of a header that claims more samples than memory holds
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
         remedy = "Is the path right? Formats that libsndfile does not know need `pip install torchcodec`."
         raise DataError(f"{uri} cannot be read: {error} {remedy}") from error
 

@@ -18,6 +18,10 @@ HALVED_ABOVE = 2000
 """S3PRL halves a batch with an utterance of more samples than this, which all have: it was meant as frames (D20)."""
 
 
+_MOST_DIGITS = 18
+"""Of a length: Python refuses to read thousands."""
+
+
 @dataclass(frozen=True)
 class MeasuredUtterance(Utterance):
     """One utterance and how long it is."""
@@ -96,7 +100,7 @@ def read_table(path: Path) -> dict[str, int]:
     lengths = {}
     for number, row in enumerate(rows, start=2):
         file, length = row.get("file_path"), row.get("length")
-        if not file or not length or not length.isdecimal():
+        if not file or not length or not length.isdecimal() or len(length) > _MOST_DIGITS:
             raise DataError(f"{path}, line {number}: needs a `file_path` and a `length` in samples, but is {row}.")
         lengths[file] = int(length)
     if not lengths:

@@ -1,6 +1,7 @@
 """Check LibriSpeech for SUPERB's ASR, and write S3PRL's tables of lengths."""
 
 import csv
+import io
 from pathlib import Path
 
 from downstream_tasks.asr.dataset import read_set
@@ -9,6 +10,7 @@ from downstream_tasks.audio import SAMPLE_RATE
 from downstream_tasks.lengths import audio_lengths, samples_of
 from downstream_tasks.librispeech import SETS, LibriSpeech
 from s3prl_interfaces.errors import DataError
+from s3prl_interfaces.results.files import write_whole
 
 OTHERS = ("train-clean-360", "train-other-500", "dev-other", "test-other")
 TABLES = "len_for_bucket"
@@ -67,11 +69,10 @@ def _write_tables(folder: Path, lengths: dict[str, dict[str, int]]) -> None:
         folder.mkdir(exist_ok=True)
         for name, of_set in lengths.items():
             rows = sorted(of_set.items(), key=lambda row: row[1], reverse=True)
-            unfinished = folder / f".{name}.csv.partial"
-            with unfinished.open("w", newline="", encoding="utf-8") as handle:
-                writer = csv.writer(handle, lineterminator="\n")
-                writer.writerow(["", "file_path", "length", "label"])
-                writer.writerows((index, file, length, "") for index, (file, length) in enumerate(rows))
-            unfinished.replace(folder / f"{name}.csv")
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(["", "file_path", "length", "label"])
+            writer.writerows((index, file, length, "") for index, (file, length) in enumerate(rows))
+            write_whole(folder / f"{name}.csv", text.getvalue())
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error}.") from error

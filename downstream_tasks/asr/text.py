@@ -64,14 +64,14 @@ def read_characters(path: Path) -> Characters:
             f"{path} cannot be read ({error}): `downstream_expert.datarc.dict_path` must be S3PRL's char.dict; null "
             "takes SUPERB's characters."
         ) from error
-    letters: list[str] = []
+    letters: dict[str, None] = {}  # a set in order: the wrong file may have a million lines
     for number, line in enumerate(lines, start=1):
         letter, _, count = line.rstrip().rpartition(" ")
         if not letter or not count.isdecimal():
             raise DataError(f"{path}, line {number}: must be `<symbol> <count>`, but is {line!r}.")
-        if letter in (*SPECIALS, *letters):
+        if letter in SPECIALS or letter in letters:
             raise DataError(f"{path}, line {number}: {letter!r} is there already.")
-        letters.append(letter)
+        letters[letter] = None
     if BOUNDARY not in letters:
         raise DataError(f"{path} lacks the word boundary {BOUNDARY!r}.")
-    return Characters(letters)
+    return Characters([*letters])

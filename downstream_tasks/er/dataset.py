@@ -80,7 +80,7 @@ def _read_file(path: Path, root: Path) -> tuple[list[Utterance], dict[str, int]]
             f"{root / 'meta_data'}, and let `downstream_expert.datarc.meta_data` name that folder; "
             "`s3prl-interfaces mini-superb DIR` makes a small corpus to try."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
     if not (isinstance(content, dict) and isinstance(content.get("meta_data"), list) and _numbered(content)):
         raise DataError(f'{path} must hold {{"labels": {{"neu": 0, ...}}, "meta_data": [...]}}.')

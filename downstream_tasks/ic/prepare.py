@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from downstream_tasks.ic.dataset import FILES, SLOTS, Command, encode, labels_of, read_split
-from downstream_tasks.layout import missing_files, refuse
+from downstream_tasks.layout import missing_files, name_below, refuse
 from s3prl_interfaces.errors import DataError
 
 
@@ -33,7 +33,7 @@ def prepare(root: Path) -> list[str]:
             problems.append(str(error).rstrip("."))
     for split, commands in splits.items():
         missing = missing_files(command.path for command in commands)
-        problems += [f"{path.relative_to(root)}, which data/{FILES[split]} names, is missing" for path in missing]
+        problems += [f"{name_below(root, path)}, which data/{FILES[split]} names, is missing" for path in missing]
     if "train" in splits:
         problems += _unknown_values(splits)
     refuse(root, problems)

@@ -63,7 +63,7 @@ def split_of(name: str) -> str:
         name: of the file, ``<speaker>_nohash_<n>.wav``.
     """
     speaker = name.partition("_nohash_")[0]
-    number = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)  # noqa: S324 (no secret)
+    number = int(hashlib.sha1(speaker.encode(errors="surrogateescape")).hexdigest(), 16)  # noqa: S324 (no secret)
     percent = number % (_MODULUS + 1) * (100.0 / _MODULUS)
     if percent < 10:
         return "dev"

@@ -1,12 +1,12 @@
 """Checks LibriSpeech, and makes one lexicon of those that are found."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 from downstream_tasks.librispeech import SETS, read_sets
 from downstream_tasks.pr.phones import PHONES, read_lexicon, words_of
 from s3prl_interfaces.errors import DataError
+from s3prl_interfaces.results.files import write_whole
 
 LEXICON = "lexicon.txt"
 _FIRST = ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
@@ -58,9 +58,7 @@ def _find_lexicons(root: Path) -> list[Path]:
 
 
 def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(text.encode())
-        unfinished.replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error}.") from error

@@ -1,6 +1,5 @@
 """Checks Audio SNIPS, and writes ``slots.txt`` where it is missing (S3PRL: ``preprocess/snips_preprocess.py``)."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +8,7 @@ from downstream_tasks.layout import refuse
 from downstream_tasks.sf.dataset import SPEAKERS, TRANSCRIPTS, parse_line, read_lines
 from downstream_tasks.sf.slots import OUTSIDE, read_slots
 from s3prl_interfaces.errors import DataError
+from s3prl_interfaces.results.files import write_whole
 
 SLOTS = "slots.txt"
 FOLDERS = {"train": "train", "dev": "valid", "test": "test"}
@@ -77,9 +77,7 @@ def write_slots(path: Path, labels: Iterable[str]) -> None:
         DataError: it cannot be written.
     """
     counts = Counter(label for label in labels if label != OUTSIDE)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes("\n".join([OUTSIDE, *sorted(counts, key=lambda slot: (-counts[slot], slot))]).encode())
-        unfinished.replace(path)
+        write_whole(path, "\n".join([OUTSIDE, *sorted(counts, key=lambda slot: (-counts[slot], slot))]))
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error}.") from error

@@ -35,9 +35,11 @@ def read_slots(path: Path) -> list[str]:
         ) from error
     if not labels or labels[0] != OUTSIDE:
         raise DataError(f"{path}, line 1: must be `{OUTSIDE}`, the label of words in no slot.")
+    seen: set[str] = set()
     for number, label in enumerate(labels, start=1):
-        if not label or " " in label or label in labels[: number - 1]:
+        if not label or " " in label or label in seen:
             raise DataError(f"{path}, line {number}: must be a slot type of its own, but is {label!r}.")
+        seen.add(label)
     return labels[1:]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from downstream_tasks.audio import MIN_SAMPLES, load_audio, random_piece
-from downstream_tasks.layout import missing_files, refuse
+from downstream_tasks.layout import missing_files, name_below, refuse
 from downstream_tasks.lengths import audio_lengths
 from downstream_tasks.loading import AudioDataset
 from downstream_tasks.sv.effects import apply_effects, load_with_effects
@@ -132,7 +132,11 @@ def read_trials(path: Path, key: str) -> list[Trial]:
         fields = line.split()
         if not fields:
             continue
-        if len(fields) != 3 or fields[0] not in ("0", "1") or any(file.count("/") < 2 for file in fields[1:]):
+        if (
+            len(fields) != 3
+            or fields[0] not in ("0", "1")
+            or any(len(PurePosixPath(file).parts) < 3 for file in fields[1:])
+        ):
             raise DataError(
                 f"{path}, line {number}: must be `<0|1> <speaker>/<video>/<n>.wav <speaker>/<video>/<n>.wav`, but is "
                 f"{line!r}."
@@ -160,7 +164,7 @@ def check_files(root: Path, files: Sequence[str], path: Path) -> None:
         DataError: names the files.
     """
     missing = missing_files(root / file for file in files)
-    refuse(root, [f"{file.relative_to(root).as_posix()} does not exist ({path.name} names it)" for file in missing])
+    refuse(root, [f"{name_below(root, file)} does not exist ({path.name} names it)" for file in missing])
 
 
 def long_files(

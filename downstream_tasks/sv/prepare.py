@@ -6,7 +6,7 @@ from pathlib import Path
 
 from numpy.random import RandomState
 
-from downstream_tasks.layout import missing_files, refuse
+from downstream_tasks.layout import missing_files, name_below, refuse
 from downstream_tasks.sv.dataset import FOLDERS, files_of, find_wavs, read_trials
 from s3prl_interfaces.errors import DataError
 
@@ -64,7 +64,7 @@ def prepare(root: Path) -> list[str]:
         if split in wavs:
             folder = FOLDERS[split]
             missing = missing_files(root / folder / file for file in files)
-            problems += [f"no {path.relative_to(root).as_posix()}, which {name} names" for path in missing]
+            problems += [f"no {name_below(root, path)}, which {name} names" for path in missing]
         targets = sum(trial.target for trial in trials)
         found.append(f"{name}: {len(trials)} trials, {targets} of them of one speaker, over {len(files)} wavs")
     refuse(root, problems)

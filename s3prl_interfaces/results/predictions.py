@@ -188,7 +188,7 @@ def _read_lines(path: Path, separator: str) -> list[tuple[str, str]]:
     """Name and what follows it of each line, sorted by name."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a split that is no file's name
         raise ResultError(f"{path} cannot be read ({error}): evaluate the run again.") from error
     if lines[-1] == "":
         lines.pop()

@@ -4,10 +4,8 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from s3prl_interfaces.plain_yaml import read_plain_yaml
 from s3prl_interfaces.results.store import RESULT_FILE
 
 FAILED_FILE = "failed.json"
@@ -63,15 +61,14 @@ def _failure(path: Path) -> str:
     try:
         failure = json.loads(path.read_text(encoding="utf-8"))
         step, reason = failure["step"], " ".join(str(failure["reason"]).split()).rstrip(".")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return f"failed, and its {path.name} cannot be read: look into log.txt, then run it again with `-a`."
     return f"failed at step {step}: {reason}. Mend that and run it again with `-a`."
 
 
 def _total_steps(path: Path) -> int | None:
     try:
-        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        total = config["runner"]["total_steps"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        total = read_plain_yaml(path.read_text(encoding="utf-8"))["runner"]["total_steps"]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     return total if isinstance(total, int) else None

@@ -7,9 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from s3prl_interfaces.errors import ConfigError, unknown_name
+from s3prl_interfaces.plain_yaml import PlainYAMLError, read_plain_yaml
 from s3prl_interfaces.results.board import Column, PublishedRow
 from s3prl_interfaces.results.superb_score import is_measured_as_superb
 
@@ -45,9 +44,9 @@ def load_published(path: Path = SHIPPED) -> tuple[Published, ...]:
         ConfigError: The file cannot be read, or an entry is not as it should be.
     """
     try:
-        entries: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"The published figures {path} cannot be read: {' '.join(str(error).split())}.") from error
+        entries = read_plain_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, PlainYAMLError) as error:
+        raise ConfigError(f"The published figures {path} cannot be read: {error}.") from error
     if not isinstance(entries, list):
         raise ConfigError(f"{path} must hold a list of entries with {', '.join(_KEYS)}; see {SHIPPED}.")
     return tuple(_entry(entry, f"{path}, entry {number}") for number, entry in enumerate(entries, start=1))

@@ -211,7 +211,7 @@ def _missing(cls: type, data: Mapping[str, Any]) -> list[str]:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**64  # so that a float can hold it
 
 
 def _is_number(value: Any) -> bool:

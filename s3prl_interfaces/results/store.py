@@ -49,7 +49,8 @@ def read_result(path: str | os.PathLike[str]) -> RunResult:
         raise ResultError(f"Could not read the result {path}: {error}.") from error
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+        json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair could not be shown
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not valid JSON ({error}): run the evaluation again.") from error
     if not isinstance(data, dict):
         raise ResultError(f"{path} is not a result: it holds a {type(data).__name__}, not an object.")
