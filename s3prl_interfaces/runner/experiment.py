@@ -240,7 +240,7 @@ def build(plans: Sequence[Plan]) -> Experiment:
     if runner.feature_cache is not None and args.mode != "inference":
         upstream = _cached(upstream, runner.feature_cache, lanes[0])
     # Once more: how much an upstream's constructor draws must not decide in which order the data comes.
-    seed_everything(args.order_seed)
+    seed_everything(args.order_seed + distributed.rank())
     return Experiment(runner, device, upstream, lanes)
 
 

@@ -146,13 +146,15 @@ class Trainer:
                 randomness.restore(position.random)
                 position.random = None
             position.epoch_random = distributed.from_first(randomness.capture())
+        # The order of the batches is everybody's; what else is drawn, as in an upstream that is trained, is one's own.
+        own = position.random if distributed.is_first() else position.random or randomness.capture()
         randomness.restore(position.epoch_random)
         batches = Batches(
             self.lanes[0].head,
             self.runner.train_dataloader,
             position.epoch,
             done=position.batches,
-            random=position.random,
+            random=own,
             shared=True,
         )
         position.random = None

@@ -24,7 +24,7 @@ from s3prl_interfaces.runner.checkpoint import load_checkpoint
 from s3prl_interfaces.runner.lane import Lane
 from tests.runner.test_runs import assert_same, weights
 from tests.runner.test_stopping import FAILED, STOPPED, in_a_process
-from tests.runner.toys import DownstreamExpert, toy_run
+from tests.runner.toys import DownstreamExpert, Upstream, toy_run
 from tests.test_bad_input import train_flags
 
 LANES = ["weighted_sum", "hconv:normalize=true"]
@@ -235,6 +235,27 @@ def test_each_process_drops_other_units(tmp_path):
     assert processes(work) == [0, 0]
     one, other = ((drawn / rank).read_text().splitlines() for rank in "01")
     assert len(set(one) & set(other)) < 4
+
+
+def test_each_process_has_other_random_numbers_for_its_upstream(tmp_path):
+    """While the batches come in one order."""
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    forward = Upstream.forward
+
+    def work():
+        def noting(self, wavs):
+            if self.training:
+                with (drawn / str(distributed.rank())).open("a") as file:
+                    file.write(f"{torch.rand(()).item()}\n")
+            return forward(self, wavs)
+
+        Upstream.forward = noting
+        toy_run(tmp_path, changes(2), upstream_trainable=True)
+
+    assert processes(work) == [0, 0]
+    one, other = ((drawn / rank).read_text().splitlines() for rank in "01")
+    assert len({*one, *other}) == len(one) + len(other) > 40
 
 
 @pytest.mark.parametrize("counts", [(2, 1), (1, 2)])
