@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +36,16 @@ SWEEP = {
     "config": ["toy.yaml"],
     "flags": {"device": "cpu"},
 }
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """As in a terminal, however the tests were started: `nohup` and a shell's `&` have some ignored."""
+    usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {signum: signal.signal(signum, handler) for signum, handler in usual.items()}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(autouse=True)
