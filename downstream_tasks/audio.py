@@ -20,8 +20,8 @@ SAMPLE_RATE = 16000
 MIN_SAMPLES = 400
 """One frame of 25 ms: speech models refuse less."""
 _RATES = range(1000, 768_001)
-_MOST_TAPS = 1 << 24
-"""Of a resampling filter, which has one for each pair of samples that come before both rates meet again."""
+_MOST_TAPS = 1 << 27
+"""Of a resampling filter, which has one for each pair of samples before both rates meet again: 2 GB, 5 s a file."""
 NO_LENGTH = "its header does not say how long it is, or claims more than memory holds: convert it with another program"
 
 # Shared with the loader's worker processes, so that a whole corpus of another rate is mentioned once.

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from s3prl_interfaces.errors import UserError
 
-SECONDS = 10
+SECONDS = 20
 """Of the processor: after so many a reader hangs. Not of the clock, which goes on while others use the machine."""
-MEMORY = 3 << 29
+MEMORY = 3 << 30
 """A reader of a small file that wants more than this is not careful."""
 
 ODD = [

@@ -82,6 +82,7 @@ def test_any_text(tried):
     def holds(text):
         found = outcome(lambda: apply(text))
         if found is not None:
+            assert all("=" in part for part in text.split(",,") if part.strip()) or text.strip().lower() == "none"
             args, config = found
             yaml.safe_dump([args.to_dict(), config])
             copy.deepcopy(config)
