@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, unreadable, holding more than data, or not an S3PRL-style checkpoint.
     """
-    if not path.is_file():
+    if not _is(path.is_file):
         raise CheckpointError(f"Checkpoint {path} does not exist.")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -75,7 +75,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     if isinstance(states["Args"], argparse.Namespace):
         states["Args"] = vars(states["Args"])
+    for key, kind in (("Args", dict), ("Config", dict), ("Step", int)):
+        if not isinstance(states[key], kind):
+            raise CheckpointError(f"{path} is damaged: its {key} is {states[key]!r:.60}.")
     return states
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """Whether a path is a file or a folder; one that no disk can have (too long, with a NUL) is neither."""
+    try:
+        return question()
+    except (OSError, ValueError):
+        return False
 
 
 def step_of(path: Path) -> int | None:
@@ -96,12 +107,12 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    if path.is_dir():
+    if _is(path.is_dir):
         found = step_checkpoints(path)
         if not found:
             raise CheckpointError(f"{path} holds no `states-<step>.ckpt` to continue from.")
         return found[-1]
-    if not path.is_file():
+    if not _is(path.is_file):
         raise CheckpointError(f"Checkpoint {path} does not exist.")
     return path
 

@@ -13,6 +13,7 @@ import yaml
 from downstream_tasks.registry import canonical_name, default_config
 from s3prl_interfaces.errors import CheckpointError, ConfigError
 from s3prl_interfaces.featurizer import DEFAULT_INTERFACE
+from s3prl_interfaces.plain_yaml import read_plain_yaml
 from s3prl_interfaces.results.files import write_whole
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.checkpoint import find_checkpoint, load_checkpoint, step_checkpoints, step_of
@@ -105,8 +106,8 @@ def write_lanes(folder: Path, names: Sequence[str]) -> None:
 
 def _lane_names(folder: Path) -> list[str]:
     try:
-        names = yaml.safe_load((folder / LANES).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        names = read_plain_yaml((folder / LANES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
 

@@ -9,6 +9,7 @@ import torch
 from s3prl_interfaces.errors import CheckpointError
 from s3prl_interfaces.runner import randomness
 from s3prl_interfaces.runner.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from s3prl_interfaces.runner.plan import lane_folders
 
 STATES = {"Args": {"seed": 1}, "Config": {}, "Step": 3, "Downstream": {"weight": torch.ones(2)}}
 
@@ -71,6 +72,26 @@ def test_refuses_what_is_no_checkpoint(tmp_path):
         load_checkpoint(tmp_path / "upstream.ckpt")
     with pytest.raises(CheckpointError, match=r"holds no `states-<step>\.ckpt`"):
         find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("Args", [1]), ("Config", "x"), ("Step", "x"), ("Step", 1.5)])
+def test_refuses_a_checkpoint_of_other_types(tmp_path, key, value):
+    torch.save({**STATES, key: value}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=rf"a\.ckpt is damaged: its {key} is {value!r}".replace("[", r"\[")):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_names_that_no_disk_can_have(tmp_path, name):
+    for function in (load_checkpoint, find_checkpoint):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            function(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["!!timestamp x", "!!int ''", "[" * 2000, "- &a [*a]", "\0", "3", "{a: 1}"])
+def test_a_damaged_list_of_lanes_is_none(tmp_path, text):
+    (tmp_path / "lanes.yaml").write_text(text)
+    assert lane_folders(tmp_path) == []
 
 
 def test_the_newest_step_is_found_by_number(tmp_path):
