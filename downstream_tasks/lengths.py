@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from downstream_tasks.audio import MIN_SAMPLES, NO_LENGTH, SAMPLE_RATE, check_rate, unreadable
 from s3prl_interfaces.errors import DataError
-from s3prl_interfaces.results.files import write_whole
+from s3prl_interfaces.files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,9 @@
 """Settings for the whole suite."""
 
+import logging
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_configure() -> None:
     """One thread: the tensors of tests are small, and threads that wait for each other cost more than they save."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """The command line sets up logging for a process of its own."""
+    loggers = [logging.getLogger(name) for name in (None, "s3prl_interfaces", "downstream_tasks")]
+    before = [(logger.handlers[:], logger.level) for logger in loggers]
+    hook = threading.excepthook
+    yield
+    threading.excepthook = hook
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What a user can get wrong, through the real command line: one line with the thing and the remedy, exit code 2."""
 
 import csv
-import logging
 import os
 import pickle
 import shutil
@@ -17,16 +16,7 @@ DEMO = f"{Path(__file__).parents[1] / 'scripts' / 'demo_upstream.py'}:build"
 SHORT = "config.runner.total_steps=2,,config.runner.eval_step=2,,config.runner.save_step=1"
 DATA = "config.downstream_expert.datarc"
 
-
-@pytest.fixture(autouse=True)
-def _logging_restored():
-    """The command line sets up logging for a process of its own."""
-    loggers = [logging.getLogger(name) for name in (None, "s3prl_interfaces", "downstream_tasks")]
-    before = [(logger.handlers[:], logger.level) for logger in loggers]
-    yield
-    for logger, (handlers, level) in zip(loggers, before, strict=True):
-        logger.handlers[:] = handlers
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 @pytest.fixture(scope="session")

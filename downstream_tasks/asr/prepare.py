@@ -10,7 +10,7 @@ from downstream_tasks.audio import SAMPLE_RATE
 from downstream_tasks.lengths import audio_lengths, samples_of
 from downstream_tasks.librispeech import SETS, LibriSpeech
 from s3prl_interfaces.errors import DataError
-from s3prl_interfaces.results.files import write_whole
+from s3prl_interfaces.files import write_whole
 
 OTHERS = ("train-clean-360", "train-other-500", "dev-other", "test-other")
 TABLES = "len_for_bucket"

@@ -6,7 +6,7 @@ from pathlib import Path
 from downstream_tasks.librispeech import SETS, read_sets
 from downstream_tasks.pr.phones import PHONES, read_lexicon, words_of
 from s3prl_interfaces.errors import DataError
-from s3prl_interfaces.results.files import write_whole
+from s3prl_interfaces.files import write_whole
 
 LEXICON = "lexicon.txt"
 _FIRST = ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")

@@ -8,7 +8,7 @@ from downstream_tasks.layout import refuse
 from downstream_tasks.sf.dataset import SPEAKERS, TRANSCRIPTS, parse_line, read_lines
 from downstream_tasks.sf.slots import OUTSIDE, read_slots
 from s3prl_interfaces.errors import DataError
-from s3prl_interfaces.results.files import write_whole
+from s3prl_interfaces.files import write_whole
 
 SLOTS = "slots.txt"
 FOLDERS = {"train": "train", "dev": "valid", "test": "test"}

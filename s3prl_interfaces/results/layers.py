@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_interfaces.errors import ResultError
-from s3prl_interfaces.results.files import write_whole
+from s3prl_interfaces.files import write_whole
 
 LAYERS_FILE = "layers.json"
 LAYERS_VERSION = 1

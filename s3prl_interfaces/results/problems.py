@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from s3prl_interfaces.files import write_whole
 from s3prl_interfaces.plain_yaml import read_plain_yaml
 from s3prl_interfaces.results.store import RESULT_FILE
 
@@ -37,7 +38,7 @@ def inspect_folder(folder: Path) -> str | None:
         int(match[1]): path for path in folder.glob("states-*.ckpt") if (match := _STATES.fullmatch(path.name))
     }
     if (folder / FAILED_FILE).is_file():
-        return _failure(folder / FAILED_FILE)
+        return _failure(folder)
     if not checkpoints:
         if result.is_file() or not ((folder / "config.yaml").is_file() and (folder / "args.yaml").is_file()):
             return None
@@ -57,13 +58,27 @@ def inspect_folder(folder: Path) -> str | None:
     return None
 
 
-def _failure(path: Path) -> str:
+def write_failure(folder: Path, step: int, reason: str) -> None:
+    """Note in a run's folder that it failed after ``step`` updates, and why."""
+    content = {"step": step, "reason": " ".join(reason.split())}
+    write_whole(folder / FAILED_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_failure(folder: Path) -> tuple[object, str] | None:
+    """Step and reason of what :func:`write_failure` noted; ``None`` where it cannot be read."""
     try:
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        step, reason = failure["step"], " ".join(str(failure["reason"]).split()).rstrip(".")
+        failure = json.loads((folder / FAILED_FILE).read_text(encoding="utf-8"))
+        return failure["step"], " ".join(str(failure["reason"]).split())
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return f"failed, and its {path.name} cannot be read: look into log.txt, then run it again with `-a`."
-    return f"failed at step {step}: {reason}. Mend that and run it again with `-a`."
+        return None
+
+
+def _failure(folder: Path) -> str:
+    failure = read_failure(folder)
+    if failure is None:
+        return f"failed, and its {FAILED_FILE} cannot be read: look into log.txt, then run it again with `-a`."
+    step, reason = failure
+    return f"failed at step {step}: {reason.rstrip('.')}. Mend that and run it again with `-a`."
 
 
 def _total_steps(path: Path) -> int | None:

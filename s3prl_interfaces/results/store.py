@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from s3prl_interfaces.errors import ResultError
-from s3prl_interfaces.results.files import write_whole
+from s3prl_interfaces.files import write_whole
 from s3prl_interfaces.results.record import RunResult
 
 RESULT_FILE = "results.json"

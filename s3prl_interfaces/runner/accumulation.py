@@ -130,6 +130,8 @@ class Accumulation:
             batch.losses.clear()
             if len(batch.wavs) and not all(self._pass(batch, *part, step) for part in batch.parts(self.parts)):
                 return False
+            for lane in batch.losses:
+                lane.batch_ids.append(batch.number)
         return True
 
     def _pass(self, batch: MicroBatch, wavs: Sequence[Tensor], others: Sequence[Any], step: int) -> bool:
@@ -160,8 +162,6 @@ class Accumulation:
         lane.scaler.scale(loss * share / self.runner.gradient_accumulate_steps).backward()
         part = loss.detach() * (len(wavs) / len(batch.wavs))
         batch.losses[lane] = batch.losses[lane] + part if lane in batch.losses else part
-        if len(wavs) == len(batch.wavs) or wavs[-1] is batch.wavs[-1]:
-            lane.batch_ids.append(batch.number)
 
     def _make_smaller(self, step: int) -> None:
         """Undo the update's gradients, and divide micro-batches into more parts.
@@ -173,7 +173,8 @@ class Accumulation:
         most = max(batch.divisible for batch in self.batches)
         longest = max(len(wav) for batch in self.batches for wav in batch.wavs) / SAMPLE_RATE
         count = -(-largest // self.parts)
-        what = f"Out of GPU memory at step {step} with {count} utterance{'s'[: count - 1]} of up to {longest:.1f} s"
+        utterances = f"{count} utterances" if count > 1 else "1 utterance"
+        what = f"Out of GPU memory at step {step} with {utterances} of up to {longest:.1f} s"
         if self.parts >= most:
             error = UserError(
                 f"{what}, which cannot be divided any more: leave long ones out (`max_seconds` with `skip_bad_audio`, "

@@ -99,7 +99,7 @@ class Batches:
                     yield batch
                 return
             except (RuntimeError, ConnectionError, EOFError) as error:
-                if not _is_death(error):
+                if not (getattr(self._loader, "num_workers", 0) and _is_death(error)):
                     raise
                 deaths += 1
                 reason = " ".join(str(error).split())

@@ -19,8 +19,8 @@ from torch import nn
 from downstream_tasks.registry import is_ours, load_expert
 from s3prl_interfaces.errors import ConfigError, DataError, UserError
 from s3prl_interfaces.feature_cache import CachedUpstream, Store, fingerprint
+from s3prl_interfaces.files import write_whole
 from s3prl_interfaces.results import Primary, read_result
-from s3prl_interfaces.results.files import write_whole
 from s3prl_interfaces.results.problems import FAILED_FILE
 from s3prl_interfaces.runner import distributed
 from s3prl_interfaces.runner.arguments import RunArguments

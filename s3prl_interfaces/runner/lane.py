@@ -6,7 +6,6 @@ same alone and beside others.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +19,7 @@ from torch import Tensor, nn
 from downstream_tasks.registry import load_expert
 from s3prl_interfaces.errors import CheckpointError, UserError
 from s3prl_interfaces.featurizer import DEFAULT_INTERFACE, InterfaceFeaturizer
-from s3prl_interfaces.results.files import write_whole
-from s3prl_interfaces.results.problems import FAILED_FILE
+from s3prl_interfaces.results.problems import write_failure
 from s3prl_interfaces.runner import distributed
 from s3prl_interfaces.runner.checkpoint import is_plain_data, load_weights, save_checkpoint, step_checkpoints
 from s3prl_interfaces.runner.config import RunnerConfig, interface_block
@@ -141,8 +139,7 @@ class Lane:
         self.failed = " ".join(reason.split())
         log.error("%s is stopped at step %d, the other lanes go on: %s", self.name, step, self.failed)
         log.debug("%s:", self.name, exc_info=error)
-        content = {"step": step, "reason": self.failed}
-        write_whole(self.folder / FAILED_FILE, json.dumps(content, indent=2) + "\n")
+        write_failure(self.folder, step, self.failed)
         # Its memory is the others'.
         self.records.clear()
         if hasattr(self, "optimizer"):

@@ -13,8 +13,8 @@ import yaml
 from downstream_tasks.registry import canonical_name, default_config
 from s3prl_interfaces.errors import CheckpointError, ConfigError
 from s3prl_interfaces.featurizer import DEFAULT_INTERFACE
+from s3prl_interfaces.files import write_whole
 from s3prl_interfaces.plain_yaml import read_plain_yaml
-from s3prl_interfaces.results.files import write_whole
 from s3prl_interfaces.runner.arguments import RunArguments
 from s3prl_interfaces.runner.checkpoint import find_checkpoint, load_checkpoint, step_checkpoints, step_of
 from s3prl_interfaces.runner.config import interface_block, load_config, parse_interface

@@ -75,8 +75,7 @@ class Child:
             start_new_session=True,
             preexec_fn=_ignore(deaf_to) if deaf_to else None,
         )
-        assert self._process.stdout is not None  # noqa: S101 (it is a pipe)
-        self._reader = threading.Thread(target=self._copy, args=(self._process.stdout,), daemon=True)
+        self._reader = threading.Thread(target=self._copy, args=[self._process.stdout], daemon=True)
         self._reader.start()
 
     def tell(self, signum: int) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from s3prl_interfaces.results.problems import FAILED_FILE
+from s3prl_interfaces.results.problems import FAILED_FILE, write_failure
 from s3prl_interfaces.sweep.cells import Run
 from s3prl_interfaces.sweep.child import Outcome
-from s3prl_interfaces.sweep.state import write_failure
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +22,7 @@ def note_outcome(run: Run, outcome: Outcome) -> None:
     for cell in run.cells:
         state = cell.state
         if state.kind in ("unfinished", "new"):
-            write_failure(cell.folder, outcome.reason or "the run ended, but left no results.json")
+            cell.folder.mkdir(parents=True, exist_ok=True)  # of a run that did not get that far
+            write_failure(cell.folder, state.step, outcome.reason or "the run ended, but left no results.json")
     if outcome.code != 0:
         log.error("failed: %s: %s", run.title, outcome.reason)

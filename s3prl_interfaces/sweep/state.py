@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s3prl_interfaces.errors import ConfigError, ResultError
-from s3prl_interfaces.results.files import write_whole
-from s3prl_interfaces.results.problems import FAILED_FILE, inspect_folder
+from s3prl_interfaces.results.problems import FAILED_FILE, inspect_folder, read_failure
 from s3prl_interfaces.results.store import RESULT_FILE, read_result
 from s3prl_interfaces.runner.checkpoint import step_checkpoints, step_of
 from s3prl_interfaces.runner.config import read_yaml
@@ -41,7 +39,8 @@ def state_of(folder: Path) -> State:
     step = step_of(checkpoints[-1]) or 0 if checkpoints else 0
     total = _total_steps(folder)
     if (folder / FAILED_FILE).is_file():
-        return State("failed", step, total, _reason(folder / FAILED_FILE))
+        _, reason = read_failure(folder) or (step, f"{FAILED_FILE} cannot be read")
+        return State("failed", step, total, reason)
     if (folder / RESULT_FILE).is_file() and not (checkpoints and total is not None and step < total):
         try:
             read_result(folder / RESULT_FILE)
@@ -52,13 +51,6 @@ def state_of(folder: Path) -> State:
         # `run -a` would take it for finished too: only its owner can say whether it may go.
         return State("finished", step, total) if wrong is None else State("failed", step, total, wrong)
     return State("unfinished" if checkpoints else "new", step, total)
-
-
-def write_failure(folder: Path, reason: str) -> None:
-    """Note that a cell failed, as a lane that dies does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"step": state_of(folder).step, "reason": reason}
-    write_whole(folder / FAILED_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def stored(folder: Path, name: str) -> dict[str, Any]:
@@ -89,13 +81,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 def _newer(one: Path, other: Path) -> bool:
     return one.stat().st_mtime > other.stat().st_mtime
-
-
-def _reason(path: Path) -> str:
-    try:
-        return " ".join(str(json.loads(path.read_text(encoding="utf-8"))["reason"]).split())
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return f"{path.name} cannot be read"
 
 
 def _total_steps(folder: Path) -> int | None:

@@ -322,14 +322,15 @@ def test_workers_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
         toy_run(tmp_path, changes)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", [RuntimeError, ConnectionResetError])
-def test_other_errors_of_a_worker_are_not_taken_for_its_death(tmp_path, monkeypatch, caplog, kind):
+def test_other_errors_of_a_worker_are_not_taken_for_its_death(tmp_path, monkeypatch, caplog, kind, workers):
     def broken(self, batch, split):
         raise kind("DataLoader worker threads are not to blame")
 
     monkeypatch.setattr(DownstreamExpert, "_collate", broken)
     with pytest.raises(kind, match="not to blame"):
-        toy_run(tmp_path, {"downstream_expert": {"num_workers": 1}})
+        toy_run(tmp_path, {"downstream_expert": {"num_workers": workers}})
     assert "started again" not in caplog.text
 
 

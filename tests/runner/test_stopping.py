@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -106,18 +105,11 @@ def whole(tmp_path_factory):
     """How the run ends that nobody stops, and how long it takes."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        _put_toys(patch)
+        toys.put_in_place(patch)
         began = time.monotonic()
         assert in_a_process(lambda: train(folder)) == 0
         seconds = time.monotonic() - began
     return outcome(folder / "run"), seconds
-
-
-def _put_toys(patch):
-    package = types.ModuleType(f"s3prl.downstream.{toys.TASK}")
-    package.__path__, package.__spec__ = [], types.SimpleNamespace()
-    patch.setitem(sys.modules, package.__name__, package)
-    patch.setitem(sys.modules, f"{package.__name__}.expert", toys)
 
 
 def train(folder):

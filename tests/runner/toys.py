@@ -1,5 +1,7 @@
 """A task and an upstream so small that a run takes a moment, and a run of them."""
 
+import sys
+import types
 from pathlib import Path
 
 import torch
@@ -8,8 +10,19 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from s3prl_interfaces.runner import RunArguments, run
+from s3prl_interfaces.s3prl_compat import prepare
 
 TASK = "toytask"
+
+
+def put_in_place(patch):
+    """Put the task where S3PRL's own tasks are, as long as ``patch`` (pytest's monkeypatch) holds."""
+    prepare()
+    package = types.ModuleType(f"s3prl.downstream.{TASK}")
+    package.__path__ = []
+    package.__spec__ = types.SimpleNamespace()  # find_spec asks for it
+    patch.setitem(sys.modules, package.__name__, package)
+    patch.setitem(sys.modules, f"{package.__name__}.expert", sys.modules[__name__])
 
 
 class Upstream(nn.Module):

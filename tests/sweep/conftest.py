@@ -1,7 +1,6 @@
 """A sweep of the toy task of tests/runner, which processes of their own find too."""
 
 import importlib.util
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -49,7 +48,7 @@ def _signals():
 
 
 @pytest.fixture(autouse=True)
-def _toy_task(monkeypatch):
+def _toy_task(monkeypatch, logging_restored):
     """Put the toy task where S3PRL's own tasks are, here and in processes that are started."""
     prepare()
     spec = importlib.util.spec_from_file_location("toy_finder", SITE / "toy_finder.py")
@@ -60,17 +59,6 @@ def _toy_task(monkeypatch):
     yield
     for name in ("s3prl.downstream.toytask", "s3prl.downstream.toytask.expert"):
         sys.modules.pop(name, None)
-
-
-@pytest.fixture(autouse=True)
-def _logging_restored():
-    """The command line sets up logging for a process of its own."""
-    loggers = [logging.getLogger(name) for name in (None, "s3prl_interfaces", "downstream_tasks")]
-    before = [(logger.handlers[:], logger.level) for logger in loggers]
-    yield
-    for logger, (handlers, level) in zip(loggers, before, strict=True):
-        logger.handlers[:] = handlers
-        logger.setLevel(level)
 
 
 class Place:
