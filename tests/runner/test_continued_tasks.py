@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from s3prl_interfaces.mini_superb import make_mini_superb
 from s3prl_interfaces.runner import RunArguments, run
 from s3prl_interfaces.runner.checkpoint import load_checkpoint
 from tests.runner.test_stopping import entries
@@ -17,13 +16,6 @@ FEW = ("ic", "sid", "asr")
 """What CI looks at: a plain task, one with random crops, one with masks and CTC."""
 SMALL = {"sid": "datarc.train_batch_size", "ks": "datarc.batch_size", "sf": "corpus.batch_size"}
 """What makes more than four batches of the small corpora that have fewer."""
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory):
-    place = tmp_path_factory.mktemp("corpora")
-    make_mini_superb(place / "mini_superb_data", scale=0.05)
-    return place
 
 
 @pytest.mark.parametrize(
