@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from s3prl_interfaces.errors import ConfigError, UserError
+from s3prl_interfaces.runner.device import choose_device
 from s3prl_interfaces.tiny_hubert.corpus import make_corpus
 from s3prl_interfaces.tiny_hubert.filters import FilterPlan, learn_filters
 from s3prl_interfaces.tiny_hubert.network import layer_features, make_model, save
@@ -43,8 +44,7 @@ def pretrain(options: argparse.Namespace) -> None:
         corpus = make_corpus(options.hours, options.recordings, options.seed)
         logger.info("%d utterances, %.1f hours, made in %.0f s", len(corpus), corpus.hours, time.monotonic() - began)
         torch.manual_seed(options.seed)
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = make_model()
+        model = make_model().to(choose_device("auto"))
         learn_filters(model, corpus, plans[0], options.seed)
         targets = cluster(corpus, mfcc, plans[1].clusters, options.seed, "MFCCs")
         train(model, corpus, targets, plans[1], options.seed, "first round")

@@ -1,12 +1,13 @@
 """A device beside the CPU, for machines without a GPU: what mixes the two devices' tensors fails, as with CUDA.
 
 Its tensors lie in the CPU's memory and are computed there. So it shows what was left on the wrong device, and nothing
-of CUDA's own kernels, rounding, memory, streams, random numbers or casts under autocast. PyTorch can have one such
-device a process, for good: :func:`run_with_it` takes a process of its own.
+of CUDA's own kernels, rounding, memory, streams and random numbers. Autocast casts as on CUDA. PyTorch can have one
+such device a process, for good: :func:`run_with_it` takes a process of its own.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -33,8 +34,7 @@ def run_with_it(work: Callable[..., Any], *args: Any) -> Any:
 def _with_device(work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     torch.set_num_threads(1)  # before threads do, each for itself: they would make the forked pool anew together
     _setup_privateuseone_for_python_backend(DEVICE, backend_module=_Module())
-    LIBRARIES.append(torch.library.Library("_", "IMPL"))
-    LIBRARIES[0].fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    _register_autocast()
     torch.ctc_loss = _ctc_loss
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) is a copy, which the mode below sees
     with torch.autograd.set_multithreading_enabled(False), _Mode():
@@ -105,7 +105,8 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not goes_there:
         return computed
     computed = tree_map(lambda leaf: SecondTensor(leaf) if isinstance(leaf, torch.Tensor) else leaf, computed)
-    return return_and_correct_aliasing(func, args, kwargs, computed)
+    # In place: the tensor itself, whose shape may have changed.
+    return return_and_correct_aliasing(func, args, kwargs, computed) if func._schema.is_mutable else computed
 
 
 def _refuse_mixtures(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -159,6 +160,39 @@ def _lstm_cell_backward(state: Any, after: Any, cell: Any, cell_after: Any, gate
     gradient = torch.cat(parts, 1)
     return gradient, after * keep, gradient.sum(0) if has_bias else None
 
+
+def _register_autocast() -> None:
+    """PyTorch's lists of casts for CUDA (ATen/autocast_mode.h), of the operations that occur here."""
+    others, some = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    LIBRARIES.extend([others, some])
+    others.fallback(torch.library.fallthrough_kernel, AUTOCAST)
+    for name in (*HALVED, *WIDENED):
+        packet = getattr(aten, name.split(".")[0])
+        overload = getattr(packet, name.split(".")[1] if "." in name else "default")
+        some.impl(name, partial(_cast, overload, name in WIDENED), AUTOCAST)
+
+
+def _cast(func: Any, widen: bool, *args: Any, **kwargs: Any) -> Any:
+    to = torch.float32 if widen else torch.get_autocast_dtype(DEVICE)
+
+    def cast(leaf: Any) -> Any:
+        floats = isinstance(leaf, SecondTensor) and leaf.is_floating_point() and leaf.dtype != torch.float64
+        return leaf.to(to) if floats else leaf
+
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, AUTOCAST))):
+        return func(*tree_map(cast, args), **tree_map(cast, kwargs))
+
+
+AUTOCAST = "AutocastPrivateUse1"
+HALVED = (
+    *("conv1d", "conv2d", "_convolution", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "addmv"),
+    *("einsum", "scaled_dot_product_attention", "_thnn_fused_lstm_cell"),
+)
+WIDENED = (
+    *("exp", "log", "log1p", "pow.Tensor_Scalar", "reciprocal", "rsqrt", "layer_norm", "group_norm", "norm.Scalar"),
+    *("softmax.int", "log_softmax.int", "logsumexp", "sum", "sum.dim_IntList", "cumsum", "prod"),
+    *("nll_loss", "mse_loss", "l1_loss", "kl_div", "cosine_similarity"),
+)
 
 FUSED = {
     aten._thnn_fused_lstm_cell.default: _lstm_cell,

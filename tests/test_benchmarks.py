@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import re
 import runpy
 import subprocess
@@ -150,6 +151,13 @@ def test_compare_devices(monkeypatch, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: run scripts/check_gpu.sh itself")
 def test_check_gpu_says_that_there_is_none():
-    done = subprocess.run(["bash", str(SCRIPTS / "check_gpu.sh")], capture_output=True, text=True, timeout=60)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", str(SCRIPTS / "check_gpu.sh")],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1
     assert done.stderr == "check_gpu.sh: PyTorch sees no GPU here (torch.cuda.is_available() is False)\n"

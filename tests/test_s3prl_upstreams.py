@@ -12,6 +12,7 @@ from s3prl_interfaces.feature_cache import CachedUpstream, Store, fingerprint
 from s3prl_interfaces.interfaces import build_interface
 from s3prl_interfaces.upstream import load_upstream
 from tests import upstream_checkpoints as write
+from tests.second_device import DEVICE, run_with_it
 
 # hub entry -> what writes its checkpoint, where the loaded upstream keeps that model, samples a frame
 FORMATS: dict[str, tuple[Callable[[Path], nn.Module], str, int]] = {
@@ -141,3 +142,22 @@ def test_states_that_are_kept(fmt, tmp_path):
     writer(tmp_path / "first.pt")  # other random weights under the same name
     found.append(fingerprint(load(fmt, tmp_path / "first.pt"), None))
     assert found[0] == found[1] != found[2]
+
+
+def on_a_device(paths, device):
+    """Hidden states of each format, moved back to the CPU."""
+    wavs = [torch.linspace(-1, 1, samples).sin() for samples in (16000, 9600)]
+    found = []
+    for fmt, path in paths.items():
+        upstream = load(fmt, path).to(device)
+        with torch.no_grad():
+            states = upstream([wav.to(device) for wav in wavs])["hidden_states"]
+        found.append([state.cpu() for state in states])
+    return found
+
+
+def test_on_a_second_device(tmp_path):
+    paths = {fmt: tmp_path / f"{fmt}.pt" for fmt in FORMATS}
+    for fmt, path in paths.items():
+        FORMATS[fmt][0](path)
+    torch.testing.assert_close(run_with_it(on_a_device, paths, DEVICE), on_a_device(paths, "cpu"), atol=1e-5, rtol=1e-4)

@@ -34,6 +34,7 @@ from s3prl_interfaces.tiny_hubert.schedule import make_optimizer, rate, update
 from s3prl_interfaces.tiny_hubert.targets import Targets, cluster, mfcc
 from s3prl_interfaces.tiny_hubert.voices import draw_variant
 from s3prl_interfaces.upstream import load_upstream
+from tests.second_device import DEVICE, run_with_it
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import pretrain_tiny_hubert
@@ -808,6 +809,21 @@ def test_script(tmp_path, capsys, monkeypatch):
     assert pretrain_tiny_hubert.main([str(tmp_path / "new")]) == 2
     assert "babel is not installed: pip install 's3prl-interfaces[pretrain]'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def pretrain_there(folder):
+    """The script where a second device is the one that is found; where the network was at the end."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain_tiny_hubert, "choose_device", lambda name: torch.device(DEVICE, 0))
+        patch.setattr(pretrain_tiny_hubert, "save", lambda model, out: found.append(model.device) or save(model, out))
+        assert pretrain_tiny_hubert.main([str(folder), "--hours", "0.02", "--updates", "2", "2", "2"]) == 0
+    return str(found)
+
+
+def test_script_uses_another_device(tmp_path):
+    assert DEVICE in run_with_it(pretrain_there, tmp_path / "made")
+    assert len(load_upstream(f"hf:{tmp_path / 'made'}")([torch.zeros(4000)])["hidden_states"]) == 13
 
 
 def test_script_takes_the_steps_in_order(tmp_path, monkeypatch):

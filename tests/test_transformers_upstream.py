@@ -13,6 +13,7 @@ from torch import nn
 from s3prl_interfaces.errors import DataError
 from s3prl_interfaces.featurizer import InterfaceFeaturizer
 from s3prl_interfaces.transformers_upstream.inputs import FilterBanks, LogMels, Waveforms
+from tests.second_device import DEVICE, run_with_it
 from tests.transformers_models import FAMILIES, LAYERS, WIDTH, load, states_of, utterances, write_whisper
 
 NOT_PROMISED = ("conformer", "sew")
@@ -274,6 +275,19 @@ def test_nothing_leaves_the_device(family, unpadded, transformers_folder, monkey
         for state in mode([wav.to("meta") for wav in utterances(9600, 4321)])["hidden_states"]:
             assert state.device.type == "meta"
             assert state.shape == (2, own_frames(family, 9600), WIDTH)
+
+
+def on_a_device(family_folders, wavs, device):
+    """Hidden states of each family, moved back to the CPU."""
+    upstreams = [load(folder).to(device) for folder in family_folders]
+    states = [states_of(upstream, [wav.to(device) for wav in wavs]) for upstream in upstreams]
+    return [[state.cpu() for state in one] for one in states]
+
+
+def test_on_a_second_device(transformers_folder):
+    folders, wavs = [transformers_folder(family) for family in FAMILIES], utterances(16000, 9600, 4321)
+    there, here = run_with_it(on_a_device, folders, wavs, DEVICE), on_a_device(folders, wavs, "cpu")
+    torch.testing.assert_close(there, here, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.gpu

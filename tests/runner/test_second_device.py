@@ -116,30 +116,38 @@ def test_tasks(corpora, tmp_path, monkeypatch, task):
             torch.testing.assert_close(there[part], here[part], atol=1e-6, rtol=1e-4)
 
 
-def test_every_interface(corpora, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "precision",
+    [
+        pytest.param("", marks=pytest.mark.nightly),
+        pytest.param(",,config.runner.fp16=true", marks=pytest.mark.nightly),
+        ",,config.runner.bf16=true",
+    ],
+)
+def test_every_interface(corpora, tmp_path, monkeypatch, precision):
     monkeypatch.chdir(corpora)
-    on_it(train, "ic", tmp_path, "", list_interfaces())
+    on_it(train, "ic", tmp_path, precision, list_interfaces())
     for name in list_interfaces():
         assert np.isfinite(read_result(tmp_path / name / "results.json").metrics["test"]["acc"])
         assert not (tmp_path / name / "failed.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("runner", "more"),
+    ("runner", "more", "rounding"),
     [
-        ({"fp16": True}, {}),
-        ({"bf16": True}, {}),
-        ({"feature_cache": {"dir": "cache"}}, {}),
-        ({}, {"upstream_trainable": True}),
+        ({"fp16": True}, {}, 1e-3),
+        ({"bf16": True}, {}, 1e-2),
+        ({"feature_cache": {"dir": "cache"}}, {}, 1e-6),
+        ({}, {"upstream_trainable": True}, 1e-5),
     ],
 )
-def test_variants(tmp_path, monkeypatch, runner, more):
+def test_variants(tmp_path, monkeypatch, runner, more, rounding):
     monkeypatch.chdir(tmp_path)
     there = on_it(partial(toy_run, **more), tmp_path / "there", {"runner": runner})
     here = toy_run(tmp_path / "here", {"runner": runner | {"fp16": False, "bf16": False}}, **more)
     there, here = (load_checkpoint(folder / "states-12.ckpt") for folder in (there, here))
     for part in ("Featurizer", "Downstream"):
-        torch.testing.assert_close(there[part], here[part], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(there[part], here[part], atol=rounding, rtol=10 * rounding)
 
 
 def used(folder, audio):
