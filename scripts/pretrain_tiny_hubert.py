@@ -44,7 +44,7 @@ def pretrain(options: argparse.Namespace) -> None:
         corpus = make_corpus(options.hours, options.recordings, options.seed)
         logger.info("%d utterances, %.1f hours, made in %.0f s", len(corpus), corpus.hours, time.monotonic() - began)
         torch.manual_seed(options.seed)
-        model = make_model().to(choose_device("auto"))
+        model = make_model().to(choose_device("auto"))  # type: ignore[arg-type]  # transformers hides Module.to's types
         learn_filters(model, corpus, plans[0], options.seed)
         targets = cluster(corpus, mfcc, plans[1].clusters, options.seed, "MFCCs")
         train(model, corpus, targets, plans[1], options.seed, "first round")
