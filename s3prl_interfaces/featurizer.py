@@ -135,7 +135,7 @@ class InterfaceFeaturizer(Featurizer):
         if self.interface is None:
             features = hidden_states[0]
         else:
-            features = self.interface(hidden_states, lengths.to(hidden_states[0].device))
+            features = self.interface(hidden_states, lengths)
         return [feature[:length] for feature, length in zip(features, lengths.tolist(), strict=True)]
 
 

@@ -155,6 +155,7 @@ def used(folder, audio):
     main(["run", "-m", "train", "-e", str(folder), "-o", "config.runner.total_steps=5"])
     main(["run", "-m", "evaluate", "-e", str(folder)])
     main(["run", "-m", "inference", "-e", str(folder), "-t", str(audio)])
+    main(["layers", str(folder), "--mean-over", "utterance"])
     main(["layers", str(folder)])
     main(["features", str(folder), str(audio), str(folder / "features")])
     model = load_experiment(next(folder.glob("states-*.ckpt")))
