@@ -39,7 +39,7 @@ def fit_interfaces(upstream: nn.Module, lanes: Sequence[Lane], device: torch.dev
             for lane in fitted:
                 hidden_states = lane.featurizer.hidden_states(output)
                 lengths = lane.featurizer.frame_lengths(batch, hidden_states[0].size(1))
-                lane.featurizer.interface.partial_fit(hidden_states, lengths.to(device))
+                lane.featurizer.interface.partial_fit(hidden_states, lengths)
         for lane in fitted:
             try:
                 lane.featurizer.interface.finish_fit()
