@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
         _add_run,
+        _add_validate,
         _add_list,
         _add_prepare,
         _add_mini_superb,
@@ -95,10 +96,21 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _fill_run(parser)
 
 
-def _fill_run(parser: argparse.ArgumentParser) -> None:
-    """S3PRL's flags (``s3prl/run_downstream.py``), and ours."""
+def _add_validate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("validate", help="build what `run -m train` would, and say what the run will need")
+    parser.description = (
+        "Build what `run -m train` with the same flags would, take its first updates and a few batches of its "
+        "evaluations, and say how long the run will take and what it will need. Nothing is written."
+    )
+    _fill_run(parser, mode="train")
+    parser.set_defaults(command=_validate)
+
+
+def _fill_run(parser: argparse.ArgumentParser, mode: str | None = None) -> None:
+    """S3PRL's flags (``s3prl/run_downstream.py``), and ours; ``mode`` is the default."""
     what = parser.add_argument_group("what to run")
-    what.add_argument("-m", "--mode", choices=("train", "evaluate", "inference"), required=True)
+    modes = ("train", "evaluate", "inference")
+    what.add_argument("-m", "--mode", choices=modes, required=mode is None, default=mode)
     what.add_argument(
         "-u",
         "--upstream",
@@ -195,6 +207,16 @@ def _run(options: argparse.Namespace) -> None:
     from s3prl_interfaces.runner import RunArguments, run
 
     run(RunArguments(**{key: value for key, value in vars(options).items() if key != "command"}))
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from s3prl_interfaces.runner import RunArguments
+    from s3prl_interfaces.runner.validation import render, validate
+
+    needs = validate(RunArguments(**{key: value for key, value in vars(options).items() if key != "command"}))
+    if not needs:
+        log.info("The run is finished already: there is nothing left to do.")
+    sys.stdout.write("\n".join(map(render, needs)))
 
 
 def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -132,10 +132,7 @@ class InterfaceFeaturizer(Featurizer):
                 "random while it is trained (layerdrop)? Turn that off, or fine-tune with `-f -s last_hidden_state`."
             )
         lengths = self.frame_lengths(paired_wavs, hidden_states[0].size(1))
-        if self.interface is None:
-            features = hidden_states[0]
-        else:
-            features = self.interface(hidden_states, lengths)
+        features = hidden_states[0] if self.interface is None else self.interface(hidden_states, lengths)
         return [feature[:length] for feature, length in zip(features, lengths.tolist(), strict=True)]
 
 

@@ -95,7 +95,7 @@ def _run(args: RunArguments) -> None:
     mode = plans[0].args.mode  # `-o` may have changed it
     if mode not in MODES:
         raise ConfigError(f"`-m` must be one of {', '.join(MODES)}, but is {mode!r}.")
-    todo = [plan for plan in plans if mode != "train" or not _is_done(plan)]
+    todo = [plan for plan in plans if mode != "train" or not is_done(plan)]
     folder = plans[0].args.folder if len(plans) == 1 else plans[0].args.folder.parent
     if not todo:
         log.info("%s holds the finished run already; there is nothing left to do.", folder)
@@ -106,9 +106,7 @@ def _run(args: RunArguments) -> None:
         _make_folder(folder)
         write_lanes(folder, [plan.args.folder.name for plan in plans])
     failed = []
-    # Lanes that stand at one step share the upstream; one that was added later, or has died and is tried again, goes on
-    # by itself.
-    groups = _groups(todo)
+    groups = grouped(todo)
     for group in groups:
         experiment = build(group)
         for lane in experiment.lanes:
@@ -126,8 +124,12 @@ def _run(args: RunArguments) -> None:
         raise UserError(f"{len(failed)} of {len(plans)} lanes failed, the others are finished: {'; '.join(failed)}")
 
 
-def _groups(plans: Sequence[Plan]) -> list[list[Plan]]:
-    """Plans that can go on together, those that are behind first."""
+def grouped(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """Plans that can go on together, those that are behind first.
+
+    Lanes that stand at one step share the upstream; one that was added later, or has died and is tried again, goes on
+    by itself.
+    """
     groups: dict[tuple[int, int], list[Plan]] = defaultdict(list)
     for plan in plans:
         groups[plan.step if plan.args.mode == "train" else 0, plan.args.order_seed].append(plan)
@@ -180,7 +182,7 @@ def load_experiment(checkpoint: str | Path, *, device: str = "auto", override: s
     return TrainedModel(experiment.upstream, experiment.lanes[0], experiment.device)
 
 
-def _is_done(plan: Plan) -> bool:
+def is_done(plan: Plan) -> bool:
     """Whether a lane has nothing left to do.
 
     Raises:
@@ -293,18 +295,29 @@ def _output_folder(plan: Plan) -> Path:
     return base / args.mode / f"{checkpoint}-{Path(args.evaluate_split).stem}"
 
 
-def _train(experiment: Experiment) -> None:
-    args, lanes, upstream = experiment.args, experiment.lanes, experiment.upstream
-    # Before a folder is made: what can be wrong should be, not after the first evaluation.
+def prepare_training(experiment: Experiment) -> Position:
+    """Give the lanes what only training needs; where to begin. Nothing is written.
+
+    Raises:
+        UserError: a split cannot be loaded, or a checkpoint does not fit.
+    """
+    args, lanes = experiment.args, experiment.lanes
+    # What can be wrong should be now, not after the first evaluation.
     with preserved():
         for split in (experiment.runner.train_dataloader, *scored_splits(lanes[0], experiment.runner)):
             split_loader(lanes[0].head, split)
     position = Position()
     for lane in lanes:
-        lane.start_training(upstream if args.upstream_trainable else None)
+        lane.start_training(experiment.upstream if args.upstream_trainable else None)
         if lane.start is not None and lane.start.continued:
             lane.load_training(lane.start.states, lane.start.path)
             position = Position.from_states(lane.start.states)
+    return position
+
+
+def _train(experiment: Experiment) -> None:
+    args, lanes, upstream = experiment.args, experiment.lanes, experiment.upstream
+    position = prepare_training(experiment)
     with ExitStack() as stack:
         stack.enter_context(heeded())
         for lane in lanes if distributed.is_first() else ():

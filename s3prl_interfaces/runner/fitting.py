@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import nn
@@ -17,10 +18,18 @@ from s3prl_interfaces.runner.randomness import preserved
 log = logging.getLogger(__name__)
 
 
-def fit_interfaces(upstream: nn.Module, lanes: Sequence[Lane], device: torch.device) -> None:
+def fit_interfaces(
+    upstream: nn.Module, lanes: Sequence[Lane], device: torch.device, batches: int | None = None
+) -> None:
     """Stream the training split through ``partial_fit`` and ``finish_fit`` of every interface that has them, at once.
 
     Padding frames are left out; all random states are put back, so the first step is the one of a run without fitting.
+
+    Args:
+        upstream: the speech model.
+        lanes: those whose interface is not fitted are left as they are.
+        device: where the models are.
+        batches: look at no more; None: at all.
 
     Raises:
         DataError: the split has too few frames, or hidden states that are not finite.
@@ -31,8 +40,9 @@ def fit_interfaces(upstream: nn.Module, lanes: Sequence[Lane], device: torch.dev
     split = fitted[0].runner.train_dataloader
     log.info("Fit %s on `%s`.", ", ".join(lane.name for lane in fitted), split)
     with preserved(), torch.no_grad():
-        batches = Batches(fitted[0].head, split)
-        for wavs, *_ in progress_bar(readable(batches), total=len(batches), desc="fit"):
+        found = Batches(fitted[0].head, split)
+        total = len(found) if batches is None else min(batches, len(found))
+        for wavs, *_ in progress_bar(islice(readable(found), total), total=total, desc="fit"):
             stop_if_requested()
             batch = to_device(wavs, device)
             output = run_upstream(upstream, batch)

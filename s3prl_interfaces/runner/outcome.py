@@ -98,14 +98,14 @@ def _result(
         primary=primary,
         selection=_selection(lane, primary, evaluations),
         parameters={
-            "interface": _trained_parameters([lane.featurizer]),
-            "downstream": _trained_parameters([lane.head]),
-            "upstream_trainable": _trained_parameters([upstream]) if args.upstream_trainable else 0,
+            "interface": trained_parameters([lane.featurizer]),
+            "downstream": trained_parameters([lane.head]),
+            "upstream_trainable": trained_parameters([upstream]) if args.upstream_trainable else 0,
         },
         macs_per_second=_macs_per_second(lane),
         # The seconds of training are those of the whole run, not of the best step.
         seconds={"train": load_checkpoint(find_checkpoint(lane.folder))["Seconds"], "evaluate": seconds},
-        peak_memory_bytes=_peak_memory(device),
+        peak_memory_bytes=peak_memory(device),
         versions=_versions(),
         config_sha256=config_sha256(lane.config),
         counts={split: done.utterances for split, done in evaluations.items()},
@@ -223,11 +223,13 @@ def _macs_per_second(lane: Lane) -> int:
     return 0 if interface is None else count_macs(interface, round(SAMPLE_RATE / lane.featurizer.downsample_rate))
 
 
-def _trained_parameters(modules: Sequence[nn.Module]) -> int:
+def trained_parameters(modules: Sequence[nn.Module]) -> int:
+    """How many numbers are trained."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters() if parameter.requires_grad)
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has had: of a GPU's memory, or of the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kB

@@ -1,6 +1,7 @@
 """What is prepared is written whole or not at all: on a full disk nothing is left behind."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ def full_disk(monkeypatch):
 
     for function in ("replace", "rename"):
         monkeypatch.setattr(os, function, fail)
+        monkeypatch.setattr(Path, function, fail)  # Python 3.10's has taken os's before
 
 
 @pytest.mark.parametrize(("corpus", "name"), PREPARED, ids=[name for _, name in PREPARED])
