@@ -5,7 +5,10 @@ Each function means something for a process that is alone, too, so that callers 
 
 from __future__ import annotations
 
+import gc
 import os
+import pickle
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,6 +27,11 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)
 """How long one process waits for another, which may be preparing a corpus. torchrun ends all when one has died."""
+
+_RECENT: deque[dist.Work] = deque(maxlen=16)
+"""The last collectives. Who lets go of one last lets go of its tensors, too. If that is gloo's thread, it takes
+Python's lock for it, at any moment: of a fork, which may then hang (before Python 3.12), or of Python's end, which may
+abort. So they are kept until gloo's thread has surely let go."""
 
 
 @contextmanager
@@ -51,8 +59,11 @@ def joined(backend: str, local_rank: int | None, gpu: bool) -> Iterator[None]:
         raise ConfigError(f"The processes do not find each other with `--backend {backend}`: {error}") from error
     try:
         yield
+        wait()  # for what the first one writes: torchrun would end it if another failed after its work
     finally:
+        gc.collect()  # DistributedDataParallel is in a cycle, and would keep gloo's threads
         dist.destroy_process_group()
+        _RECENT.clear()
 
 
 def world_size() -> int:
@@ -103,26 +114,47 @@ def largest(number: int) -> int:
 
 def _reduced(number: int, operation: Any) -> int:
     held = torch.tensor(number)  # on the CPU: a GPU need not be waited for
-    dist.all_reduce(held, operation)
+    _finish(dist.all_reduce(held, operation, async_op=True))
     return int(held)
+
+
+def _finish(collective: dist.Work) -> None:
+    collective.wait()
+    _RECENT.append(collective)
 
 
 def from_first(value: T) -> T:
     """The first process's value."""
     if not dist.is_initialized():
         return value
-    held: list[Any] = [value]
-    dist.broadcast_object_list(held)
-    return held[0]
+    content = _packed(value) if is_first() else torch.empty(0, dtype=torch.uint8)
+    size = torch.tensor(len(content))
+    _finish(dist.broadcast(size, 0, async_op=True))
+    content = content if is_first() else torch.empty(int(size), dtype=torch.uint8)
+    _finish(dist.broadcast(content, 0, async_op=True))
+    return value if is_first() else _unpacked(content)
 
 
 def gathered(value: T) -> list[T]:
     """Every process's value, for the first one; tensors are on the CPU. The others get nothing."""
     if not dist.is_initialized():
         return [value]
-    held: list[Any] | None = [None] * world_size() if is_first() else None
-    dist.gather_object(on_cpu(value), held)
-    return held or []
+    content = _packed(on_cpu(value))
+    sizes = [torch.tensor(0) for _ in range(world_size())]
+    _finish(dist.all_gather(sizes, torch.tensor(len(content)), async_op=True))
+    most = max(map(int, sizes))
+    parts = [torch.empty(most, dtype=torch.uint8) for _ in sizes] if is_first() else None
+    _finish(dist.gather(nn.functional.pad(content, (0, most - len(content))), parts, async_op=True))
+    return [_unpacked(part[: int(size)]) for part, size in zip(parts or [], sizes, strict=False)]
+
+
+def _packed(value: Any) -> Tensor:
+    """What the processes of one run tell each other, as bytes; PyTorch's own functions do the same."""
+    return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+
+
+def _unpacked(content: Tensor) -> Any:
+    return pickle.loads(content.numpy().tobytes())  # noqa: S301 (of another process of this run)
 
 
 def own(values: Any) -> Any:

@@ -1,5 +1,6 @@
 """Two processes on the CPU: with batches of b they do what one does with batches of 2 b."""
 
+import ctypes
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -422,6 +424,55 @@ def test_inference_is_for_one_process(tmp_path):
     def work():
         with pytest.raises(ConfigError, match="`-m inference` is for one process"):
             run(RunArguments(mode="inference", past_exp=str(folder), device="cpu"))
+
+    assert processes(work) == [0, 0]
+
+
+def thread_states():
+    """How many threads Python has known so far; that of this call is one of them."""
+    python, found = ctypes.pythonapi, []
+    python.PyThreadState_Get.restype = ctypes.c_void_p
+    python.PyThreadState_GetID.argtypes, python.PyThreadState_GetID.restype = [ctypes.c_void_p], ctypes.c_uint64
+    thread = threading.Thread(target=lambda: found.append(python.PyThreadState_GetID(python.PyThreadState_Get())))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def names_of_threads():
+    return {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+
+
+def test_gloos_threads_leave_python_alone():
+    """A fork in the middle of a thread's coming hangs, before Python 3.12; at Python's end the thread aborts it."""
+
+    def work():
+        with distributed.joined("nccl", None, gpu=False):
+            gradients = distributed.MeanGradients([nn.Parameter(torch.ones(3))])
+            before = thread_states()
+            for number in range(200):
+                assert distributed.from_first({"text": torch.full((number,), distributed.rank())})["text"].sum() == 0
+                assert distributed.total(distributed.rank() + 1) == 3
+                told = distributed.gathered(list(range(number + distributed.rank())))
+                assert [len(entry) for entry in told] == ([number, number + 1] if distributed.is_first() else [])
+                gradients.reduce()
+            assert thread_states() == before + 1
+            assert any("gloo" in name for name in names_of_threads())
+            del gradients
+        assert not any("gloo" in name for name in names_of_threads())
+
+    assert processes(work) == [0, 0]
+
+
+def test_nobody_leaves_before_the_first(tmp_path):
+    """Who fails while Python ends would take the first one's results along."""
+
+    def work():
+        with distributed.joined("nccl", None, gpu=False):
+            if distributed.is_first():
+                time.sleep(1)
+                (tmp_path / "written").touch()
+        assert (tmp_path / "written").exists()
 
     assert processes(work) == [0, 0]
 
