@@ -5,7 +5,6 @@ Each function means something for a process that is alone, too, so that callers 
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 from collections import deque
@@ -61,9 +60,7 @@ def joined(backend: str, local_rank: int | None, gpu: bool) -> Iterator[None]:
         yield
         wait()  # for what the first one writes: torchrun would end it if another failed after its work
     finally:
-        gc.collect()  # DistributedDataParallel is in a cycle, and would keep gloo's threads
         dist.destroy_process_group()
-        _RECENT.clear()
 
 
 def world_size() -> int:

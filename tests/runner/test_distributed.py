@@ -439,10 +439,6 @@ def thread_states():
     return found[0]
 
 
-def names_of_threads():
-    return {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
-
-
 def test_gloos_threads_leave_python_alone():
     """A fork in the middle of a thread's coming hangs, before Python 3.12; at Python's end the thread aborts it."""
 
@@ -457,9 +453,6 @@ def test_gloos_threads_leave_python_alone():
                 assert [len(entry) for entry in told] == ([number, number + 1] if distributed.is_first() else [])
                 gradients.reduce()
             assert thread_states() == before + 1
-            assert any("gloo" in name for name in names_of_threads())
-            del gradients
-        assert not any("gloo" in name for name in names_of_threads())
 
     assert processes(work) == [0, 0]
 
