@@ -29,8 +29,8 @@ PATIENCE = timedelta(hours=6)
 
 _RECENT: deque[dist.Work] = deque(maxlen=16)
 """The last collectives. Who lets go of one last lets go of its tensors, too. If that is gloo's thread, it takes
-Python's lock for it, at any moment: of a fork, which may then hang (before Python 3.12), or of Python's end, which may
-abort. So they are kept until gloo's thread has surely let go."""
+Python's lock for it, at any moment: of a fork, which may then hang (seen with Python 3.10), or of Python's end, which
+may abort. So they are kept until gloo's thread has surely let go."""
 
 
 @contextmanager

@@ -440,7 +440,7 @@ def thread_states():
 
 
 def test_gloos_threads_leave_python_alone():
-    """A fork in the middle of a thread's coming hangs, before Python 3.12; at Python's end the thread aborts it."""
+    """A fork in the middle of a thread's coming hangs, with Python 3.10; at Python's end the thread aborts it."""
 
     def work():
         with distributed.joined("nccl", None, gpu=False):
